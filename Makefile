@@ -1,0 +1,44 @@
+# Everything from a fresh Debian 12 in one command each: `make run`, `make test`.
+BUILD := build
+JOBS ?= $(shell nproc)
+
+.PHONY: all build run test bench soak asan tidy setup-build setup-run setup-test clean format
+
+all: build
+
+setup-build setup-run setup-test: setup-%:
+	@tools/setup.sh $*
+
+build: setup-build
+	@test -f $(BUILD)/build.ninja || cmake --preset release
+	@cmake --build --preset release -j $(JOBS)
+
+## The key-value server, on Linux and in a cell, with redis-benchmark as its client.
+run: build setup-run
+	@$(BUILD)/bin/xos doctor || true
+	@examples/kvd/compare.py --kvd $(BUILD)/bin/kvd
+
+## Every test, on this machine's /dev/kvm and on emulated SVM hardware.
+test: build setup-test asan
+	@tests/run.sh $(BUILD)
+
+asan: setup-build
+	@test -f build-asan/build.ninja || cmake --preset asan
+	@cmake --build --preset asan -j $(JOBS)
+
+bench: build
+	@$(BUILD)/bin/xos bench
+
+## The same tests again and again: for finding what happens rarely.
+soak: build setup-test
+	@tests/run.sh --repeat $(or $(TIMES),20) $(BUILD)
+
+clean:
+	rm -rf build build-debug build-asan
+
+## clang-tidy over the sources.
+tidy: build
+	@tools/tidy.sh $(BUILD)
+
+format:
+	@git ls-files '*.cpp' '*.hpp' | xargs clang-format -i

@@ -1,0 +1,82 @@
+// Benchmarks: the Linux way and libxos's way of the same thing, side by side.
+//
+// A row of the table is one registration object in a file below suites/; nothing else needs to know
+// of it:
+//
+//     void getppid(std::uint64_t operations) {
+//         for (; operations; operations--) syscall(SYS_getppid);
+//     }
+//
+//     const registration forwarded({
+//         .suite = "syscall",
+//         .name = "getppid-exit",
+//         .note = "one system call, forwarded by an exit",
+//         .linux_way = side{.where = place::outside, .run = getppid},
+//         .xos_way = side{.where = place::inside, .run = getppid},
+//     });
+//
+// The harness runs the two sides in turn, round by round in one process, so that whatever else the
+// machine does meets both alike. It enters the cell for a side that wants to be inside, calls
+// setup(), runs some operations that are not measured, measures run(), calls teardown() and leaves.
+// A round is as long as the clock needs, or of fixed length when instructions are counted, which
+// repeat exactly.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+#include <xos/cell.hpp>
+
+namespace xos::bench {
+
+enum class place {
+    outside,  ///< an ordinary thread of a process that is a cell
+    inside,   ///< on a vCPU
+    child,    ///< in a forked child that is no cell yet; one operation a round, nothing runs before
+              ///< it
+};
+
+struct side {
+    place where = place::outside;
+    /// Before and after every round, where the side runs, and not measured. May throw.
+    void (*setup)() = nullptr;
+    void (*run)(std::uint64_t operations) = nullptr;
+    /// In place of `run` when only a part of an operation counts: the ticks of that part, summed.
+    std::uint64_t (*measure)(std::uint64_t operations) = nullptr;
+    void (*teardown)() = nullptr;
+    /// For operations that use something up: no more between setup() and teardown().
+    std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+};
+
+struct benchmark {
+    const char* suite;
+    const char* name;
+    const char* note;               ///< what one operation is, and where the two sides differ
+    std::optional<side> linux_way;  ///< none where Linux has no such thing
+    side xos_way;
+    /// Operations in a round when instructions are counted. Fewer for long ones: emulation is slow.
+    std::uint64_t counted_operations = 400;
+};
+
+/// Adds a row. At namespace scope.
+class registration {
+  public:
+    explicit registration(const benchmark& b);
+};
+
+const std::vector<benchmark>& all_benchmarks();
+
+/// What the cell of this run is made with, for a `place::child` that makes its own.
+const cell_options& options_of_cell();
+void set_options_of_cell(const cell_options& options);
+
+/// Something found out by the way, reported beside the row; the last one counts.
+void remark(const std::string& text);
+std::string take_remark();
+
+/// `suite/name`, how limits and filters call a row.
+std::string full_name(const benchmark& b);
+
+}  // namespace xos::bench

@@ -1,0 +1,142 @@
+// xos-bench: measures the benchmarks that are linked into it.
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bench/report.hpp"
+#include "bench/runner.hpp"
+
+namespace {
+
+using namespace xos::bench;
+
+constexpr int some_failed = 1, wrong_use = 2;
+
+struct options {
+    std::vector<std::string> suites;
+    std::string filter, json, limits_file;
+    std::string engine = "native";
+    xos::mode mode = xos::mode::automatic;
+    plan how;
+    unsigned rounds = 0;
+    detail how_much = detail::plain;
+};
+
+bool wanted(const benchmark& b, const options& o) {
+    const auto& suites = o.suites;
+    const bool in_suite =
+        suites.empty() || std::find(suites.begin(), suites.end(), b.suite) != suites.end();
+    return in_suite && full_name(b).find(o.filter) != std::string::npos;
+}
+
+std::vector<const benchmark*> select(const options& o) {
+    std::vector<const benchmark*> selected;
+    for (const auto& b : all_benchmarks()) {
+        if (wanted(b, o)) selected.push_back(&b);
+    }
+    // A child becomes a cell of its own, which the child of a cell cannot.
+    std::stable_partition(selected.begin(), selected.end(),
+                          [](const auto* b) { return needs_child(*b); });
+    return selected;
+}
+
+void write_json(const std::string& path, const std::string& text) {
+    if (path == "-") {
+        fmt::print("{}\n{}\n{}\n", json_begin, text, json_end);
+        return;
+    }
+    std::ofstream file(path);
+    file << text << '\n';
+    if (!file.flush()) throw std::runtime_error("cannot write " + path);
+}
+
+int run(const options& o) {
+    const limits bounds = o.limits_file.empty() ? limits{} : read_limits(o.limits_file);
+    const auto rows = select(o);
+    if (rows.empty())
+        throw std::runtime_error("no benchmark of that suite or name; --list shows them");
+    set_options_of_cell({.mode = o.mode});
+    const runner measure(o.how);
+    const table out(rows, o.how.unit, o.how_much);
+    out.header(o.engine, fmt::format("mode {}", xos::name(o.mode)), o.how.rounds);
+    std::vector<result> results;
+    unsigned failed = 0;
+    for (const auto* b : rows) {
+        try {
+            if (!needs_child(*b) && !xos::started()) xos::start(options_of_cell());
+            results.push_back(measure.run(*b));
+            out.line(results.back());
+        } catch (const std::exception& e) {
+            failed++;
+            out.failure(*b, e.what());
+        }
+    }
+    const xos::mode taken = xos::started() ? xos::current_mode() : o.mode;
+    if (o.mode == xos::mode::automatic && xos::started()) {
+        fmt::print("mode {}: {}\n", xos::name(taken), xos::mode_reason());
+    }
+    if (!o.json.empty()) {
+        write_json(o.json, to_json({o.engine, xos::name(taken), o.how.unit}, results));
+    }
+    failed += check_limits(bounds, results, o.how.unit);
+    return failed ? some_failed : 0;
+}
+
+int list(const options& o) {
+    for (const auto& b : all_benchmarks()) {
+        if (wanted(b, o)) fmt::print("{:<28} {}\n", full_name(b), b.note);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    options o;
+    CLI::App app("Measures libxos beside Linux", "xos-bench");
+    const std::map<std::string, xos::mode> modes{{"auto", xos::mode::automatic},
+                                                 {"ring0", xos::mode::ring0},
+                                                 {"ring3", xos::mode::ring3},
+                                                 {"pvm", xos::mode::pvm}};
+    const std::map<std::string, unit> units{{"time", unit::time},
+                                            {"instructions", unit::instructions}};
+    app.add_option("--suite", o.suites, "Only these suites");
+    app.add_option("--filter", o.filter, "Only benchmarks whose suite/name contains this");
+    app.add_option("--mode", o.mode, "Privilege mode: auto, ring0, ring3, pvm")
+        ->transform(CLI::CheckedTransformer(modes));
+    app.add_option("--unit", o.how.unit,
+                   "time, or instructions where the TSC counts those (QEMU -icount)")
+        ->transform(CLI::CheckedTransformer(units));
+    app.add_option("--rounds", o.rounds, "Rounds of each side; 51, or 5 for instructions")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--json", o.json, "Also write the rows here; - for standard output");
+    app.add_option("--limits", o.limits_file,
+                   "JSON of the most instructions each benchmark may take");
+    app.add_option("--engine", o.engine, "What to call this machine in the output");
+    bool verbose = false, only_list = false;
+    app.add_flag("-v,--verbose", verbose, "Also minima, medians and median deviations");
+    app.add_flag("--list", only_list, "List the benchmarks and run none");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? 0 : wrong_use;
+    }
+    if (verbose) o.how_much = detail::verbose;
+    o.how.rounds = o.rounds ? o.rounds : o.how.unit == unit::time ? 51 : 5;
+    if (only_list) return list(o);
+    try {
+        if (!o.limits_file.empty() && o.how.unit != unit::instructions) {
+            throw std::runtime_error("--limits needs --unit=instructions: times do not repeat");
+        }
+        return run(o);
+    } catch (const std::exception& e) {
+        fmt::print(stderr, "xos-bench: {}\n", e.what());
+        return wrong_use;
+    }
+}

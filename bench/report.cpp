@@ -1,0 +1,134 @@
+#include "bench/report.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+namespace xos::bench {
+
+namespace {
+
+const char* symbol(unit u) {
+    return u == unit::time ? "ns" : "instructions";
+}
+
+/// Four digits that mean something.
+std::string number(double v) {
+    const int decimals = v >= 1000 ? 0 : v >= 100 ? 1 : 2;
+    return fmt::format("{:.{}f}", v, decimals);
+}
+
+double rounded(double v) {
+    return std::round(v * 1000) / 1000;
+}
+
+std::optional<double> ratio(const result& r, unit u) {
+    if (!r.linux_way) return {};
+    const double ours = value_of(r.xos_way, u);
+    return ours > 0 ? std::optional(value_of(*r.linux_way, u) / ours) : std::nullopt;
+}
+
+std::string spread(const distribution& d) {
+    return fmt::format("min {} median {} mad {} x{}", number(d.minimum), number(d.median),
+                       number(d.deviation), d.operations);
+}
+
+std::string now() {
+    const std::time_t t = std::time(nullptr);
+    std::tm utc;
+    gmtime_r(&t, &utc);
+    char text[32];
+    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    return text;
+}
+
+}  // namespace
+
+table::table(const std::vector<const benchmark*>& rows, unit u, detail d)
+    : unit_(u), detail_(d), name_width_(10) {
+    for (const auto* b : rows)
+        name_width_ = std::max(name_width_, static_cast<int>(full_name(*b).size()));
+}
+
+void table::header(const std::string& engine, const std::string& mode, unsigned rounds) const {
+    const char* what = unit_ == unit::time ? "nanoseconds an operation: median"
+                                           : "instructions an operation: minimum (they repeat)";
+    fmt::print("{}, {}; {} of {} rounds; ratio = linux/xos, above 1 libxos is faster\n", engine,
+               mode, what, rounds);
+    fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9}  {}\n", "benchmark", name_width_, "linux", "xos",
+               "ratio", "exits/op", "note");
+    std::fflush(stdout);
+}
+
+void table::line(const result& r) const {
+    const auto faster = ratio(r, unit_);
+    fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9.2f}  {}{}{}\n", full_name(*r.what), name_width_,
+               r.linux_way ? number(value_of(*r.linux_way, unit_)) : "-",
+               number(value_of(r.xos_way, unit_)), faster ? fmt::format("{:.2f}", *faster) : "-",
+               r.exits, r.what->note, r.remark.empty() ? "" : "; ", r.remark);
+    if (detail_ == detail::verbose) {
+        if (r.linux_way) fmt::print("{:<{}}   linux: {}\n", "", name_width_, spread(*r.linux_way));
+        fmt::print("{:<{}}   xos:   {}\n", "", name_width_, spread(r.xos_way));
+    }
+    std::fflush(stdout);
+}
+
+void table::failure(const benchmark& b, const std::string& why) const {
+    fmt::print("{:<{}} FAILED: {}\n", full_name(b), name_width_, why);
+    std::fflush(stdout);
+}
+
+std::string to_json(const description& d, const std::vector<result>& results) {
+    auto rows = nlohmann::ordered_json::array();
+    for (const auto& r : results) {
+        nlohmann::ordered_json row{
+            {"suite", r.what->suite}, {"name", r.what->name}, {"unit", symbol(d.unit)}};
+        row["linux"] = nullptr;
+        if (r.linux_way) row["linux"] = rounded(value_of(*r.linux_way, d.unit));
+        row["xos"] = rounded(value_of(r.xos_way, d.unit));
+        row["ratio"] = nullptr;
+        if (const auto faster = ratio(r, d.unit)) row["ratio"] = rounded(*faster);
+        row["exits_per_op"] = rounded(r.exits);
+        if (!r.remark.empty()) row["note"] = r.remark;
+        rows.push_back(std::move(row));
+    }
+    const nlohmann::ordered_json all{
+        {"engine", d.engine}, {"mode", d.mode}, {"date", now()}, {"rows", std::move(rows)}};
+    return all.dump(1);
+}
+
+limits read_limits(const std::string& path) {
+    std::ifstream file(path);
+    const auto json = nlohmann::json::parse(file, nullptr, false);
+    if (!json.is_object()) throw std::runtime_error(path + " holds no JSON object");
+    limits l;
+    for (const auto& [name, value] : json.items()) {
+        const auto& all = all_benchmarks();
+        if (std::none_of(all.begin(), all.end(),
+                         [&](const auto& b) { return full_name(b) == name; })) {
+            throw std::runtime_error(path + " names " + name + ", which is no benchmark");
+        }
+        if (!value.is_number()) throw std::runtime_error(path + ": " + name + " is no number");
+        l[name] = value.get<double>();
+    }
+    return l;
+}
+
+unsigned check_limits(const limits& l, const std::vector<result>& results, unit u) {
+    unsigned exceeded = 0;
+    for (const auto& r : results) {
+        const auto limit = l.find(full_name(*r.what));
+        if (limit == l.end() || value_of(r.xos_way, u) <= limit->second) continue;
+        exceeded++;
+        fmt::print("{} takes {} {}, more than its limit of {}\n", limit->first,
+                   number(value_of(r.xos_way, u)), symbol(u), number(limit->second));
+    }
+    return exceeded;
+}
+
+}  // namespace xos::bench

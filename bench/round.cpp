@@ -1,0 +1,107 @@
+#include "bench/round.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <xos/stats.hpp>
+
+#include "bench/clock.hpp"
+
+namespace xos::bench {
+
+namespace {
+
+std::uint64_t measured(const side& s, std::uint64_t operations) {
+    if (s.measure) return s.measure(operations);
+    const std::uint64_t start = ticks();
+    s.run(operations);
+    return ticks() - start;
+}
+
+/// A thread that enters and leaves may have another vCPU each time, so from outside all of them
+/// count.
+std::uint64_t exits_so_far() {
+    return inside() ? thread_exits() : stats().runs;
+}
+
+round_result run_here(const side& s, std::uint64_t warm_up, std::uint64_t operations) {
+    if (s.setup) s.setup();
+    if (warm_up) measured(s, warm_up);
+    const std::uint64_t before = exits_so_far();
+    const std::uint64_t spent = measured(s, operations);
+    const std::uint64_t after = exits_so_far();
+    if (s.teardown) s.teardown();
+    return {spent, after - before};
+}
+
+/// What a child sends back, in one write.
+struct message {
+    round_result result;
+    char remark[128];
+    char failure[256];
+};
+
+void copy_text(char* to, std::size_t size, const std::string& text) {
+    std::strncpy(to, text.c_str(), size - 1);
+}
+
+message run_as_child(const side& s) {
+    message m{};
+    try {
+        m.result = run_here(s, 0, 1);
+        copy_text(m.remark, sizeof m.remark, take_remark());
+    } catch (const std::exception& e) {
+        copy_text(m.failure, sizeof m.failure, e.what());
+    }
+    return m;
+}
+
+round_result run_in_child(const side& s) {
+    int ends[2];
+    if (pipe(ends) != 0) throw std::system_error(errno, std::system_category(), "pipe");
+    const pid_t child = fork();
+    if (child < 0) throw std::system_error(errno, std::system_category(), "fork");
+    if (child == 0) {
+        const message m = run_as_child(s);
+        _exit(write(ends[1], &m, sizeof m) == sizeof m ? 0 : 1);
+    }
+    close(ends[1]);
+    message m{};
+    const ssize_t n = read(ends[0], &m, sizeof m);
+    close(ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (n != sizeof m) {
+        throw std::runtime_error("the child died before it had a result, with wait status " +
+                                 std::to_string(status));
+    }
+    if (m.failure[0]) throw std::runtime_error(m.failure);
+    remark(m.remark);
+    return m.result;
+}
+
+}  // namespace
+
+std::uint64_t warm_up_of(std::uint64_t operations) {
+    return operations / 8 + 1;
+}
+
+round_result run_round(const side& s, std::uint64_t operations) {
+    switch (s.where) {
+        case place::child:
+            return run_in_child(s);
+        case place::outside:
+            return run_here(s, warm_up_of(operations), operations);
+        case place::inside:
+            break;
+    }
+    const scoped_entry in_the_guest;
+    return run_here(s, warm_up_of(operations), operations);
+}
+
+}  // namespace xos::bench

@@ -1,0 +1,21 @@
+// One round of one side.
+#pragma once
+
+#include <cstdint>
+
+#include "bench/harness.hpp"
+
+namespace xos::bench {
+
+struct round_result {
+    std::uint64_t ticks;  ///< of all operations
+    std::uint64_t exits;
+};
+
+/// Where the side says, for as many operations; before them some that do not count.
+round_result run_round(const side& s, std::uint64_t operations);
+
+/// Operations that do not count before a round of so many.
+std::uint64_t warm_up_of(std::uint64_t operations);
+
+}  // namespace xos::bench

@@ -1,0 +1,108 @@
+#include "bench/runner.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "bench/clock.hpp"
+#include "bench/round.hpp"
+
+namespace xos::bench {
+
+namespace {
+
+double median(std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+distribution describe(const std::vector<double>& values, std::uint64_t operations) {
+    distribution d{median(values), *std::min_element(values.begin(), values.end()), 0, operations};
+    std::vector<double> away;
+    for (const double v : values) away.push_back(std::abs(v - d.median));
+    d.deviation = median(away);
+    return d;
+}
+
+std::uint64_t round_overhead() {
+    const side nothing{.where = place::outside, .run = [](std::uint64_t) {}};
+    std::uint64_t least = ~std::uint64_t{0};
+    for (int i = 0; i < 100; i++) least = std::min(least, run_round(nothing, 1).ticks);
+    return least;
+}
+
+/// The rounds of one side.
+struct series {
+    const side* what;
+    std::uint64_t operations;
+    std::vector<double> ticks = {};  ///< per operation
+    double exits = 0;                ///< per operation, the last round's
+
+    void add_round(std::uint64_t overhead) {
+        const round_result r = run_round(*what, operations);
+        const std::uint64_t net = r.ticks - std::min(r.ticks, what->measure ? 0 : overhead);
+        ticks.push_back(static_cast<double>(net) / static_cast<double>(operations));
+        exits = static_cast<double>(r.exits) / static_cast<double>(operations);
+    }
+};
+
+}  // namespace
+
+runner::runner(const plan& p) : plan_(p), overhead_(round_overhead()) {
+    if (plan_.unit == unit::time) ticks_per_nanosecond_ = bench::ticks_per_nanosecond();
+}
+
+double runner::in_unit(double ticks) const {
+    return ticks / ticks_per_nanosecond_;
+}
+
+std::uint64_t runner::length_of_round(const side& s, std::uint64_t counted) const {
+    if (s.where == place::child) return 1;
+    std::uint64_t most = s.most;
+    while (most + warm_up_of(most) > s.most && most > 1) most = most - most / 8 - 1;
+    if (plan_.unit == unit::instructions) return std::min(counted, most);
+    // The whole round counts, not only what `measure` counts of it: nobody waits for the
+    // difference.
+    const double wanted = static_cast<double>(plan_.round_nanoseconds) * ticks_per_nanosecond_;
+    for (std::uint64_t n = 1;;) {
+        const auto took = static_cast<double>(std::max<std::uint64_t>(run_round(s, n).ticks, 1));
+        if (took >= wanted || n >= most) return std::min(n, most);
+        n = std::min(most, static_cast<std::uint64_t>(static_cast<double>(n) *
+                                                      std::clamp(1.2 * wanted / took, 1.5, 100.0)) +
+                               1);
+    }
+}
+
+result runner::run(const benchmark& b) const {
+    take_remark();
+    std::vector<series> sides{{&b.xos_way, length_of_round(b.xos_way, b.counted_operations)}};
+    if (b.linux_way)
+        sides.push_back({&*b.linux_way, length_of_round(*b.linux_way, b.counted_operations)});
+    for (unsigned round = 0; round < plan_.rounds; round++) {
+        for (auto& s : sides) s.add_round(overhead_);
+        std::reverse(sides.begin(), sides.end());
+    }
+    result r{&b, {}, {}, 0, take_remark()};
+    for (const auto& s : sides) {
+        distribution d = describe(s.ticks, s.operations);
+        for (double* v : {&d.median, &d.minimum, &d.deviation}) *v = in_unit(*v);
+        if (s.what == &b.xos_way) {
+            r.xos_way = d;
+            r.exits = s.exits;
+        } else {
+            r.linux_way = d;
+        }
+    }
+    return r;
+}
+
+double value_of(const distribution& d, unit u) {
+    return u == unit::instructions ? d.minimum : d.median;
+}
+
+bool needs_child(const benchmark& b) {
+    return b.xos_way.where == place::child;
+}
+
+}  // namespace xos::bench

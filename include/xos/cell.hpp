@@ -1,0 +1,84 @@
+// Entering and leaving the cell.
+//
+// A cell is this process running on virtual CPUs of its own. `enter()` returns inside the guest:
+// same function, same stack, same memory, same thread; from then on page faults, exceptions and
+// `syscall` instructions of this thread reach libxos first. `leave()` returns as an ordinary Linux
+// thread.
+//
+//     xos::start();                 // once; xos::enter() does it with default options if you don't
+//     {
+//         xos::scoped_entry inside; // this thread now runs on a vCPU
+//         std::puts("hello");       // write(2) is forwarded to Linux by the same thread
+//     }                             // and now it does not
+//
+// Threads created inside start inside. Every thread has its own vCPU, taken from a pool.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <xos/mode.hpp>
+
+namespace xos {
+
+/// What a cell is made with. The defaults suit a service.
+struct cell_options {
+    xos::mode mode = xos::mode::automatic;
+    /// Threads that may be in the cell at the same time. At most 4096, and no more than KVM allows.
+    unsigned max_vcpus = 1024;
+    /// Address space that libxos keeps for itself (page tables, vCPU areas), in bytes, used as
+    /// needed.
+    std::size_t system_arena = std::size_t{128} << 20;
+    /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
+    std::size_t frame_arena = std::size_t{64} << 20;
+};
+
+/// Makes this process a cell. Idempotent only in the sense that a second call is an error.
+/// Call in host mode, from any thread.
+/// @throws std::system_error that says what is missing (no /dev/kvm, no permission, a mode this
+///         machine lacks, ...) and what to do about it; the process goes on as it was.
+void start(const cell_options& options = {});
+
+/// Whether `start()` has succeeded in this process.
+bool started() noexcept;
+
+/// Continues this thread inside the guest; starts the cell with default options first if need be.
+/// Must not be called from a signal handler, nor twice without `leave()`.
+/// @throws std::system_error  EALREADY inside, EBUSY in a signal handler, EAGAIN when no vCPU is
+/// left,
+///         or what `start()` throws.
+void enter();
+
+/// Continues this thread as an ordinary Linux thread; its vCPU goes back to the pool.
+/// @throws std::system_error EPERM when the thread is not inside, EBUSY in a fault handler.
+void leave();
+
+/// sigaction(2) in host mode goes past libxos. Each thread's first `enter()` notices what it has
+/// changed; handlers installed outside later than that reach threads inside only after this call.
+/// Handlers installed inside, or before `start()`, need nothing. Call in host mode.
+void adopt_signal_handlers();
+
+/// Whether the calling thread is inside the guest.
+bool inside() noexcept;
+
+/// The mode of this process's cell; `mode::automatic` before `start()`.
+mode current_mode() noexcept;
+
+/// Why `automatic` took that mode, as a sentence for people.
+std::string mode_reason();
+
+/// Inside for the length of a scope.
+class scoped_entry {
+  public:
+    scoped_entry() { enter(); }
+    ~scoped_entry() {
+        if (inside()) leave();
+    }
+    scoped_entry(const scoped_entry&) = delete;
+    scoped_entry& operator=(const scoped_entry&) = delete;
+};
+
+/// Runs `fn(argument)` in host mode on the calling thread, from inside the guest: one exit.
+/// Outside it is a plain call. For work that must see host state; `fn` must not enter or leave.
+void host_call(void (*fn)(void*), void* argument);
+
+}  // namespace xos

@@ -1,0 +1,59 @@
+// What a cell did: every crossing is counted.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+namespace xos {
+
+/// Why a vCPU came back to host mode.
+enum class exit_kind : unsigned {
+    leave,        ///< leave()
+    system_call,  ///< a forwarded system call
+    trap,         ///< an exception that no handler in the guest settled
+    poll,         ///< kernel-side code gave way to a pending signal
+    host_call,    ///< host_call()
+    null,         ///< the benchmark's empty exit
+    signal,       ///< KVM_RUN interrupted (-EINTR)
+    refused,      ///< Linux refused an access to a mapping (-EFAULT)
+    privileged,   ///< a privileged instruction of the application (HLT, unknown port)
+    other,        ///< anything else
+    count
+};
+
+/// How a system call was answered.
+enum class syscall_path : unsigned {
+    exit,      ///< forwarded to Linux by an exit, run on the calling thread
+    emulated,  ///< by an exit, carried out by libxos (threads, signals, fork, ...)
+    local,     ///< inside the guest, no exit
+    count
+};
+
+/// Totals of all threads since the cell started (in this process: a fork's child starts at zero).
+struct statistics {
+    static constexpr unsigned syscall_numbers = 512;
+
+    std::uint64_t entries = 0;  ///< returns of enter(), and threads born inside
+    std::uint64_t runs = 0;     ///< KVM_RUN calls
+    std::array<std::uint64_t, static_cast<unsigned>(exit_kind::count)> exits{};
+    std::array<std::array<std::uint64_t, syscall_numbers>,
+               static_cast<unsigned>(syscall_path::count)>
+        syscalls{};
+    std::array<std::uint64_t, 32> exceptions{};  ///< by vector, taken in the guest
+    std::uint64_t chunks = 0;                    ///< memory slots added on first touch
+    std::uint64_t hops = 0;     ///< times Linux resolved something in the guest's own state
+    std::uint64_t signals = 0;  ///< handlers entered
+    std::uint64_t vcpus = 0;    ///< vCPUs created
+};
+
+/// A consistent-enough snapshot; may be called inside (one exit) and outside.
+statistics stats();
+
+/// The exits a thread has made so far, for differences around an operation.
+std::uint64_t thread_exits() noexcept;
+
+/// The report that `xos run --stats` prints.
+std::string to_string(const statistics& s);
+
+}  // namespace xos

@@ -1,0 +1,112 @@
+// Exceptions of code in the cell, handled in the cell.
+//
+// A handler is a C++ function that runs inside the guest, on a stack of its own, with the registers
+// of the interrupted code in its hands. It may repair the cause and resume, change where the code
+// goes on, or pass: to the next handler, and in the end to Linux, which raises the signal it would
+// have raised.
+//
+//     auto guard = xos::on_fault(begin, length, [](xos::trap_frame& f, void*) {
+//         map_page_for(xos::page_fault_of(f).address);
+//         return xos::verdict::resume;          // the access is made again
+//     });
+//
+// Handlers may be called on any thread of the cell at the same time. One that itself faults is
+// handled like any other code, nested on the same stack; one that keeps faulting ends the process
+// with a report. Handlers of a range are asked before those of a vector, later registrations before
+// earlier ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <xos/types.hpp>
+
+namespace xos {
+
+/// The interrupted code. Changes take effect when the handler resumes.
+struct trap_frame {
+    std::uint64_t r15, r14, r13, r12, r11, r10, r9, r8;
+    std::uint64_t rbp, rdi, rsi, rdx, rcx, rbx, rax;
+    std::uint64_t vector;         ///< which exception
+    std::uint64_t error_code;     ///< as the processor (or Linux, for its own mappings) gave it
+    std::uint64_t fault_address;  ///< page faults: CR2
+    std::uint64_t rip, cs, rflags, rsp, ss;
+};
+
+/// Exception vectors (Intel SDM vol. 3A, table 6-1).
+enum class exception : std::uint8_t {
+    divide = 0,
+    debug = 1,
+    breakpoint = 3,
+    overflow = 4,
+    bound = 5,
+    invalid_opcode = 6,
+    device_not_available = 7,
+    double_fault = 8,
+    invalid_tss = 10,
+    segment_not_present = 11,
+    stack_segment = 12,
+    general_protection = 13,
+    page_fault = 14,
+    floating_point = 16,
+    alignment_check = 17,
+    machine_check = 18,
+    simd = 19,
+};
+
+enum class verdict : std::uint64_t {
+    resume,  ///< go on at the frame: at the same instruction unless the handler moved `rip`
+    pass,    ///< not mine
+};
+
+using trap_handler = verdict (*)(trap_frame& frame, void* argument);
+
+/// Whether the library must keep the interrupted code's vector registers for the handler.
+enum class handler_registers : std::uint8_t {
+    all,           ///< any C++: costs one XSAVE and XRSTOR
+    general_only,  ///< compiled with -mgeneral-regs-only, or known not to touch others
+};
+
+struct page_fault {
+    gva address;
+    bool present;  ///< a protection fault, not a missing page
+    bool write;
+    bool user;  ///< by code at CPL 3
+    bool fetch;
+};
+
+inline page_fault page_fault_of(const trap_frame& f) {
+    return {gva{f.fault_address}, (f.error_code & 1) != 0, (f.error_code & 2) != 0,
+            (f.error_code & 4) != 0, (f.error_code & 16) != 0};
+}
+
+/// Ends a registration when it goes. Handlers already running are not waited for.
+class [[nodiscard]] trap_registration {
+  public:
+    trap_registration() = default;
+    explicit trap_registration(unsigned id) : id_(id) {}
+    trap_registration(trap_registration&& other) noexcept : id_(std::exchange(other.id_, 0)) {}
+    trap_registration& operator=(trap_registration&& other) noexcept {
+        std::swap(id_, other.id_);
+        return *this;
+    }
+    ~trap_registration() { reset(); }
+    void reset() noexcept;
+
+  private:
+    unsigned id_ = 0;
+};
+
+/// Registers a handler for an exception, wherever it happens. Any thread, inside or outside.
+/// @throws std::system_error ENOSPC when the table is full (64 handlers).
+trap_registration on_exception(exception which, trap_handler handler, void* argument = nullptr,
+                               handler_registers registers = handler_registers::all);
+
+/// Registers a handler for page faults on [begin, begin + length): on views (`xos/vm.hpp`) and also
+/// on memory that Linux manages, when Linux refuses the access.
+/// @throws std::system_error EINVAL for an empty range, EEXIST when it overlaps one, ENOSPC.
+trap_registration on_fault(gva begin, std::size_t length, trap_handler handler,
+                           void* argument = nullptr,
+                           handler_registers registers = handler_registers::all);
+
+}  // namespace xos

@@ -1,0 +1,16 @@
+// Set-up failures as exceptions whose text says what to do.
+#pragma once
+
+#include <string>
+
+#include "libxos/base/outcome.hpp"
+
+namespace xos::api {
+
+/// What failed, why, what to do about it: one or two sentences.
+std::string explain(base::outcome failure);
+
+[[noreturn]] void raise(base::outcome failure);
+[[noreturn]] void raise(int error, const char* what);
+
+}  // namespace xos::api

@@ -1,0 +1,17 @@
+// The parts of probe_features(), by whom they ask.
+#pragma once
+
+#include <xos/features.hpp>
+
+namespace xos::api {
+
+/// /dev/kvm: every question, where start() stops at the first lack.
+features::kvm_device probe_kvm_device();
+
+/// A cell in a child process.
+features::cell_trial try_cell();
+
+/// Processor, modules, memory, kernel: from /proc, /sys and harmless system calls.
+void probe_system(features& f);
+
+}  // namespace xos::api

@@ -1,0 +1,22 @@
+// What the faces of the library (the C++ API, the preload) share: wiring the layers together.
+#pragma once
+
+#include <cstddef>
+
+#include "libxos/cell/cell.hpp"
+
+namespace xos::api {
+
+/// start() with every layer's hooks. No libc.
+base::outcome start_runtime(const cell::cell_options& options);
+
+/// cell_state::call_handler_outside
+void call_handler_outside(void (*handler)(int, void*, void*), int signal, void* info,
+                          void* context);
+
+/// Whether the caller runs in a handler that the trampoline called on a thread outside the cell.
+bool in_signal_handler() noexcept;
+
+std::size_t frame_arena_bytes();
+
+}  // namespace xos::api

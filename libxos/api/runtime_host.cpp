@@ -1,0 +1,19 @@
+#include "libxos/api/runtime.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/trap/dispatch.hpp"
+#include "libxos/trap/signals.hpp"
+
+namespace xos::api {
+
+base::outcome start_runtime(const cell::cell_options& options) {
+    auto failed = cell::start(options, {.system_call = syscall::on_system_call,
+                                        .trap = trap::on_trap,
+                                        .refused = trap::on_refused,
+                                        .signals = trap::on_signals,
+                                        .leaving = trap::on_leaving});
+    if (!failed.ok()) return failed;
+    trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
+    return base::success;
+}
+
+}  // namespace xos::api

@@ -1,0 +1,94 @@
+// The per-vCPU memory that GS points to inside the guest.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "libxos/arch/guest_layout.h"
+#include "libxos/arch/registers.hpp"
+
+namespace xos::arch {
+
+/// In `ring3` there are two of these for a vCPU: one for kernel-side code (GS after SWAPGS, out of
+/// the application's reach) and one for code at CPL 3. In the flat modes they are the same.
+struct guest_area {
+    guest_area* self;
+    std::uint64_t pending;    ///< host → guest: give way at the next return to the application
+    std::uint64_t in_kernel;  ///< kernel-side C++ is running: no signal may be delivered here
+    std::uint64_t trap_stack_base, trap_stack_size, trap_stack_top;
+    std::uint64_t
+        syscall_stack_top;  ///< local system calls run on `syscall_stack_size` bytes below it
+    std::uint64_t fs_base;  ///< loaded on entry, stored on leave
+    // The forwarded call: what the LSTAR stub saved, and the answer.
+    std::uint64_t number, arguments[6];
+    std::uint64_t result;
+    std::uint64_t rip, flags, rsp;
+    trap_frame* frame;           ///< of a trap or poll exit
+    std::uint64_t trap_message;  ///< trap_request out, trap_answer back
+    std::uint64_t scratch;
+    std::uint64_t leave_rsp;
+    std::uint64_t interrupted_kernel;  ///< of a trap exit: the exception was kernel-side code's
+    void (*host_call)(void*);
+    void* host_call_argument;
+    // Counters. Plain increments: one vCPU, one writer.
+    alignas(64) std::uint64_t
+        local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest
+    std::uint64_t exceptions[32];
+};
+
+/// guest → host, in `trap_request` of a trap exit.
+enum trap_request : std::uint64_t {
+    trap_request_memory,  ///< perhaps only a slot is missing; else raise it if no handler is left
+                          ///< to ask
+    trap_request_raise,   ///< nobody wants it: Linux's signal
+    trap_request_kernel_fault,  ///< kernel-side code faulted: the cell cannot go on
+};
+/// host → guest.
+enum trap_answer : std::uint64_t {
+    trap_answer_retry,    ///< fixed: return to the instruction
+    trap_answer_handlers  ///< no slot was missing: ask the handlers of the vector
+};
+
+/// In trap_frame::vector on the way to the dispatcher: the fault is Linux's refusal, not the
+/// processor's.
+inline constexpr std::uint64_t vector_from_linux = 0x100;
+
+static_assert(offsetof(guest_area, pending) == XOS_AREA_PENDING);
+static_assert(offsetof(guest_area, trap_stack_base) == XOS_AREA_TRAP_BASE);
+static_assert(offsetof(guest_area, trap_stack_size) == XOS_AREA_TRAP_SIZE);
+static_assert(offsetof(guest_area, trap_stack_top) == XOS_AREA_TRAP_TOP);
+static_assert(offsetof(guest_area, syscall_stack_top) == XOS_AREA_SYSCALL_STACK);
+static_assert(offsetof(guest_area, fs_base) == XOS_AREA_FS_BASE);
+static_assert(offsetof(guest_area, number) == XOS_AREA_NUMBER);
+static_assert(offsetof(guest_area, arguments) == XOS_AREA_ARGUMENTS);
+static_assert(offsetof(guest_area, result) == XOS_AREA_RESULT);
+static_assert(offsetof(guest_area, rip) == XOS_AREA_RIP);
+static_assert(offsetof(guest_area, flags) == XOS_AREA_FLAGS);
+static_assert(offsetof(guest_area, rsp) == XOS_AREA_RSP);
+static_assert(offsetof(guest_area, frame) == XOS_AREA_FRAME);
+static_assert(offsetof(guest_area, scratch) == XOS_AREA_SCRATCH);
+static_assert(offsetof(guest_area, leave_rsp) == XOS_AREA_LEAVE_RSP);
+static_assert(offsetof(guest_area, local_counts) == XOS_AREA_LOCAL_COUNTS);
+static_assert(offsetof(trap_frame, rax) == XOS_FRAME_RAX);
+static_assert(offsetof(trap_frame, vector) == XOS_FRAME_VECTOR);
+static_assert(offsetof(trap_frame, rip) == XOS_FRAME_RIP);
+
+/// The area of the vCPU this code runs on. Only inside the guest.
+inline guest_area* current_area() {
+    guest_area* area;
+    asm("movq %%gs:0, %0" : "=r"(area));
+    return area;
+}
+
+inline constexpr std::uint64_t syscall_stack_size = 16384;
+
+inline bool on_syscall_stack(const guest_area& area, std::uint64_t rsp) {
+    return area.syscall_stack_top - rsp < syscall_stack_size;
+}
+
+/// Gives way to a pending signal, in the middle of ordinary code.
+inline void poll_guest() {
+    asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_POLL), "a"(0) : "memory");
+}
+
+}  // namespace xos::arch

@@ -1,0 +1,137 @@
+// The process-wide cell: the one piece of global mutable state.
+#pragma once
+
+#include <atomic>
+#include <new>
+#include <xos/mode.hpp>
+
+#include "libxos/base/futex_lock.hpp"
+#include "libxos/base/outcome.hpp"
+#include "libxos/cell/context.hpp"
+#include "libxos/kvm/vm.hpp"
+#include "libxos/memory/address_space.hpp"
+
+extern "C" {
+/// The array of contexts, for the signal trampoline.
+extern std::uint64_t xos_contexts_begin, xos_contexts_size;
+}
+
+namespace xos::cell {
+
+/// What the layers above do about an exit. Each may leave the run loop for good (a hop, an exit).
+struct exit_hooks {
+    void (*system_call)(context&);
+    void (*trap)(context&);  ///< an exception that nobody in the guest settled
+    void (*refused)(
+        context&);  ///< Linux refused an access, or the application used a privileged instruction
+    void (*signals)(context&);  ///< one is waiting: deliver it, or ask the guest to give way
+    void (*leaving)(context&);  ///< before a thread goes on in host mode, all signals blocked
+};
+
+struct cell_options {
+    mode wanted = mode::automatic;
+    unsigned max_vcpus = 1024;
+    std::size_t system_arena = std::size_t{128} << 20;
+};
+
+struct cell_state {
+    std::atomic<bool> started = false;
+    std::atomic<bool> stale = false;  ///< forked in host mode: the VM is the parent's
+    mode current = mode::automatic;
+    std::uint64_t ring0_picoseconds = 0;  ///< measured cost of a ring-0 instruction
+    bool ring0_interpreted = false;
+    bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
+
+    kvm::descriptor_set descriptors;
+    kvm::capabilities caps;
+    kvm::vm machine;
+    memory::system_arena arena;
+    alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
+    hva interrupt_table;
+
+    base::futex_lock lock;  ///< contexts: taking and creating
+    unsigned max_contexts = 0;
+    unsigned context_count = 0;
+
+    kernel_sigaction
+        actions[signal_count + 1];  ///< the application's; the kernel has the trampoline
+    exit_hooks hooks{};
+    void (*at_exit)(const char* why) = nullptr;  ///< statistics, before exit_group and execve
+    /// Runs a handler on a thread outside; lets the C++ face know that one is running.
+    void (*call_handler_outside)(void (*)(int, void*, void*), int, void*, void*) = nullptr;
+    /// What the process's first thread ended with, if it has ended before the others.
+    static constexpr std::uint64_t still_running = ~std::uint64_t{0};
+    std::uint64_t leader_status = still_running;
+    int report_fd = 2;
+
+    memory::address_space& space() {
+        return *std::launder(reinterpret_cast<memory::address_space*>(space_storage));
+    }
+    context& context_at(unsigned i) {
+        return *reinterpret_cast<context*>(xos_contexts_begin +
+                                           std::uint64_t{i} * XOS_CONTEXT_STRIDE);
+    }
+    bool is_ring3() const { return current == mode::ring3; }
+};
+
+extern cell_state the_cell;
+
+/// The kernel's entry for a signal whose handler in the application's table is `wanted`.
+kernel_sigaction trampoline_for(const kernel_sigaction& wanted);
+
+/// Puts the trampoline in the place of every handler that the kernel has, and notes whose place it
+/// is.
+void take_over_signals();
+
+const char* mode_name(mode m);
+
+/// Makes the VM and everything that exists once. On failure the process is as it was.
+base::outcome start(const cell_options& options, const exit_hooks& hooks);
+
+/// After fork: a new VM over the copied memory, with `survivor` (or no thread) inside.
+base::outcome rebuild_after_fork(context* survivor);
+
+/// Continues the calling thread in the guest: returns there on success, here on failure. No handler
+/// of a signal may be running on it.
+base::outcome enter_guest();
+
+/// A context for the calling thread, created if none is free; null with the reason when there is
+/// none.
+context* take_context(base::outcome& failure);
+inline void release(context& c) {
+    __atomic_store_n(&c.busy, 0, __ATOMIC_RELEASE);
+}
+
+/// Sends the guest to these registers of the application at the next run, whatever it was doing.
+void resume_at(context& c, const arch::general_registers& r);
+
+/// The application's registers, wherever the guest stopped. False: kernel-side code is running and
+/// has to reach its next poll first.
+bool application_registers(context& c, arch::general_registers& r);
+/// Asks kernel-side code to give way at its next poll.
+void request_poll(context& c);
+void clear_poll(context& c);
+
+void update_processor_number(context& c, std::uint32_t number);
+
+[[noreturn]] void run_loop(context& c);
+
+/// Prints the report of a cell that cannot go on and ends the process with SIGABRT.
+[[noreturn]] void die(context* c, const char* reason, std::uint64_t detail = 0);
+/// The same for an exception whose frame is known, and for a fault in host mode.
+[[noreturn]] void die_at(context* c, const char* reason, const trap_frame& frame);
+[[noreturn]] void die_in_host(context* c, int signal, const kernel_siginfo& info,
+                              const kernel_ucontext& u);
+
+}  // namespace xos::cell
+
+extern "C" {
+void xos_switch_to_guest(xos::cell::context*);
+[[noreturn]] void xos_continue_in_host(std::uint64_t rsp, std::uint32_t* busy, std::uint64_t mask);
+long xos_forward(xos::cell::context*, const std::uint64_t* call);
+long xos_clone(const xos::cell::clone_arguments*, std::size_t, xos::cell::context* child);
+[[noreturn]] void xos_end_thread(std::uint32_t* busy, long status);
+[[noreturn]] void xos_sigreturn(void* frame);
+void xos_signal_trampoline();
+void xos_leave_guest();
+}

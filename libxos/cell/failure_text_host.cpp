@@ -1,0 +1,116 @@
+#include <cerrno>
+
+#include "libxos/cell/failure_text.hpp"
+
+namespace xos::cell {
+
+using base::step;
+
+failure_text text_of(base::outcome failure) {
+    const int error = failure.error;
+    switch (failure.where) {
+        case step::none:
+            return {"nothing failed", ""};
+        case step::open_kvm:
+            switch (error) {
+                case ENOENT:
+                    return {"/dev/kvm does not exist",
+                            "load kvm_intel or kvm_amd, enable virtualization in the firmware, or, "
+                            "in a "
+                            "virtual machine, enable nested virtualization"};
+                case EACCES:
+                case EPERM:
+                    return {"no permission to open /dev/kvm",
+                            "add the user to the group that owns it (usually kvm) and log in "
+                            "again; in a "
+                            "container, let the device in"};
+                case ENODEV:
+                case ENXIO:
+                    return {"/dev/kvm exists, but no driver is behind it",
+                            "load kvm_intel or kvm_amd"};
+                case EMFILE:
+                case ENFILE:
+                    return {"no file descriptor left for /dev/kvm",
+                            "raise RLIMIT_NOFILE (ulimit -n)"};
+                default:
+                    return {"/dev/kvm cannot be opened", "see the error"};
+            }
+        case step::not_kvm:
+            return {"/dev/kvm is not KVM's device", "make it anew: a character device, 10:232"};
+        case step::api_version:
+            return {"/dev/kvm speaks another version of the KVM API", "libxos needs version 12"};
+        case step::capability_sync_regs:
+            return {"this KVM lacks KVM_CAP_SYNC_REGS", "use Linux 4.17 or newer"};
+        case step::capability_immediate_exit:
+            return {"this KVM lacks KVM_CAP_IMMEDIATE_EXIT", "use Linux 4.13 or newer"};
+        case step::capability_user_memory:
+            return {"this KVM lacks KVM_CAP_USER_MEMORY", "use an x86-64 host"};
+        case step::no_fsgsbase:
+            return {"the processor has no FSGSBASE instructions, or Linux keeps them off",
+                    "use Linux 5.9 or newer on a processor of 2013 or later, without nofsgsbase"};
+        case step::no_xsave:
+            return {"Linux has not enabled XSAVE", "boot without noxsave"};
+        case step::reserve_memory:
+            return {"address space for libxos could not be reserved",
+                    "raise RLIMIT_AS, or give smaller arenas in cell_options"};
+        case step::create_vm:
+            if (error == EMFILE) {
+                return {"no file descriptor left for the VM", "raise RLIMIT_NOFILE (ulimit -n)"};
+            }
+            return {"KVM could not create a VM",
+                    "another hypervisor may hold the processor's virtualization; see dmesg"};
+        case step::create_vcpu:
+            if (error == EMFILE) {
+                return {"no file descriptor left for a vCPU", "raise RLIMIT_NOFILE (ulimit -n)"};
+            }
+            return {"KVM could not create a vCPU", "see dmesg and `xos doctor`"};
+        case step::map_vcpu:
+            return {"kvm_run could not be mapped", "raise RLIMIT_AS"};
+        case step::set_cpuid:
+            return {"KVM refused its own CPUID", "see dmesg"};
+        case step::set_registers:
+            return {"KVM refused the vCPU's control registers", "see `xos doctor`"};
+        case step::set_xcr0:
+            return {"KVM refused the extended state (XCR0) of this process", "see `xos doctor`"};
+        case step::set_msr:
+            return {"KVM refused the system-call registers", "see `xos doctor`"};
+        case step::tsc_offset:
+            return {"the vCPU's clock differs from the host's", "use a host with a constant TSC"};
+        case step::memory_slot:
+            return {"KVM refused a memory slot",
+                    error == ENOSPC ? "the process uses too many distant address ranges"
+                                    : "see dmesg; on a software KVM a slot costs kernel memory"};
+        case step::physical_address_space:
+            return {"the guest-physical address space of this machine is used up",
+                    "use fewer or smaller arenas"};
+        case step::page_tables:
+            return {"the arena for page tables is full", "raise cell_options::system_arena"};
+        case step::probe_ring0:
+            return {"a loop at guest ring 0 did not run",
+                    "see `xos doctor`; mode pvm may still work"};
+        case step::mode_needs_hardware:
+            return {
+                "ring0 and ring3 need hardware virtualization (VMX or SVM): this /dev/kvm is a "
+                "software KVM that interprets ring 0, some thousand times slower than the "
+                "processor",
+                "use mode auto or pvm here"};
+        case step::mode_needs_software_kvm:
+            return {
+                "pvm is for software KVMs only: on VMX or SVM a system call at CPL 3 changes to "
+                "ring 0, which pvm does not expect",
+                "use mode auto, ring0 or ring3 here"};
+        case step::too_many_vcpus:
+            return {"no vCPU is left", "raise cell_options::max_vcpus, or let fewer threads enter"};
+        case step::already_started:
+            return {"the cell has been started already", "call start() once"};
+        case step::on_alternate_stack:
+            return {"enter() called on the alternate signal stack",
+                    "enter from ordinary code, not from a signal handler"};
+        case step::bad_option:
+            return {"a cell_options value is out of range",
+                    "max_vcpus must be at least 1 and system_arena hold 20 MiB and 100 KiB a vCPU"};
+    }
+    return {"unknown failure", ""};
+}
+
+}  // namespace xos::cell

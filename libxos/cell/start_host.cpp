@@ -1,0 +1,185 @@
+// Making the cell: the VM, libxos's own memory, the mode.
+#include "libxos/arch/page_table_entry.hpp"
+#include "libxos/base/bytes.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/cell/cell.hpp"
+#include "libxos/cell/layout.hpp"
+#include "libxos/cell/probe.hpp"
+#include "libxos/cell/stubs.hpp"
+
+extern "C" {
+// Of the library or program this is linked into (ld's own symbols).
+[[gnu::visibility("hidden")]] extern const char __ehdr_start[], _end[];
+}
+
+namespace xos::cell {
+
+using base::as_long;
+using base::outcome;
+using base::raw_syscall;
+using base::step;
+
+cell_state the_cell;
+
+namespace {
+
+constexpr std::size_t table_bytes = std::size_t{16} << 20;
+
+outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
+    ring0_cost cost;
+    if (auto failed = measure_ring0(cpu, the_cell.caps, the_cell.space().root(), cost);
+        !failed.ok()) {
+        return failed;
+    }
+    const bool interpreted = cost.interpreted;
+    the_cell.ring0_interpreted = interpreted;
+    the_cell.ring0_picoseconds = cost.picoseconds;
+    if (interpreted && (wanted == mode::ring0 || wanted == mode::ring3)) {
+        return {step::mode_needs_hardware, 95};
+    }
+    if (!interpreted && wanted == mode::pvm) return {step::mode_needs_software_kvm, 95};
+    the_cell.current = wanted != mode::automatic ? wanted : interpreted ? mode::pvm : mode::ring0;
+    the_cell.tells_processor_number = !interpreted;
+    return base::success;
+}
+
+outcome make_interrupt_table() {
+    const hva page = the_cell.arena.allocate_kernel(page_size);
+    if (!page.value) return {step::reserve_memory, 12};
+    auto* gates = reinterpret_cast<arch::idt_gate*>(page.value);
+    const char* vectors = the_cell.current == mode::ring0   ? xos_vectors_ring0
+                          : the_cell.current == mode::ring3 ? xos_vectors_ring3
+                                                            : xos_vectors_pvm;
+    for (unsigned v = 0; v < 32; v++) {
+        // INT3 and INTO are the application's to execute.
+        const unsigned privilege = v == arch::vector_breakpoint || v == 4 ? 3 : 0;
+        gates[v] = arch::gate(address_of(vectors) + 16 * v, ist_of(v), privilege);
+    }
+    the_cell.interrupt_table = page;
+    return base::success;
+}
+
+/// What kernel-side code touches must be visible before the first exception.
+outcome map_own_image() {
+    outcome failure = base::success;
+    for (gva at{address_of(__ehdr_start)}; at.value < address_of(_end);
+         at = at.align_down(memory::chunk_size) + memory::chunk_size) {
+        the_cell.space().add_chunk(at, failure);
+    }
+    the_cell.space().add_chunk(gva{address_of(_end)}, failure);
+    return failure;
+}
+
+outcome build(const cell_options& options) {
+    auto& cell = the_cell;
+    cell.descriptors.initialise();
+    if (auto failed = kvm::probe_capabilities(cell.caps); !failed.ok()) return failed;
+    if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
+    const unsigned count =
+        options.max_vcpus < cell.caps.max_vcpus ? options.max_vcpus : cell.caps.max_vcpus;
+    const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context;
+    const std::size_t needed = kernel_bytes + count * user_bytes_per_context + 2 * large_page_size;
+    if (count == 0 || needed > options.system_arena) return {step::bad_option, 22};
+    if (auto failed = cell.arena.reserve(options.system_arena, kernel_bytes); !failed.ok())
+        return failed;
+    new (cell.space_storage) memory::address_space(cell.caps.physical_bits);
+    const auto visibility = options.wanted == mode::ring3 ? memory::arena_visibility::kernel_hidden
+                                                          : memory::arena_visibility::all;
+    if (auto failed = cell.space().create(cell.machine, cell.arena, visibility); !failed.ok()) {
+        return failed;
+    }
+    if (auto failed = map_own_image(); !failed.ok()) return failed;
+    if (auto failed = reserve_contexts(count); !failed.ok()) return failed;
+    // The first vCPU now: what this machine lacks should be said by start(), not by enter().
+    context& first = cell.context_at(0);
+    if (auto failed = first.cpu.create(cell.machine, cell.descriptors, cell.caps, 0);
+        !failed.ok()) {
+        return failed;
+    }
+    if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
+    if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
+    if (auto failed = make_context(0); !failed.ok()) return failed;
+    cell.context_count = 1;
+    return base::success;
+}
+
+}  // namespace
+
+const char* mode_name(mode m) {
+    switch (m) {
+        case mode::ring0:
+            return "ring0";
+        case mode::ring3:
+            return "ring3";
+        case mode::pvm:
+            return "pvm";
+        case mode::automatic:
+            break;
+    }
+    return "auto";
+}
+
+kernel_sigaction trampoline_for(const kernel_sigaction& wanted) {
+    const auto trampoline = reinterpret_cast<std::uint64_t>(&xos_signal_trampoline);
+    constexpr std::uint64_t passed_on = sa::nocldstop | sa::nocldwait | sa::restart | sa::onstack;
+    // Every signal is blocked while the trampoline runs; it sets the mask that the handler should
+    // have.
+    return {trampoline, (wanted.flags & passed_on) | sa::siginfo | sa::restorer,
+            wanted.flags & sa::restorer ? wanted.restorer : trampoline, ~std::uint64_t{0}};
+}
+
+void take_over_signals() {
+    const auto trampoline = reinterpret_cast<std::uint64_t>(&xos_signal_trampoline);
+    for (int s = 1; s <= signal_count; s++) {
+        if (s == sig_kill || s == sig_stop) continue;
+        kernel_sigaction present;
+        raw_syscall(__NR_rt_sigaction, s, 0, as_long(&present), 8);
+        if (present.handler == trampoline) continue;
+        the_cell.actions[s] = present;
+        // The hop single-steps: SIGTRAP is always ours.
+        if (present.handler > 1 || s == sig_trap) {
+            const kernel_sigaction ours = trampoline_for(present);
+            raw_syscall(__NR_rt_sigaction, s, as_long(&ours), 0, 8);
+        }
+    }
+}
+
+outcome start(const cell_options& options, const exit_hooks& hooks) {
+    if (the_cell.started) return {step::already_started, 114};
+    the_cell.hooks = hooks;
+    if (auto failed = build(options); !failed.ok()) {
+        the_cell.descriptors.close_all();
+        the_cell.arena.release();
+        release_contexts();
+        the_cell.current = mode::automatic;
+        the_cell.context_count = 0;
+        return failed;
+    }
+    take_over_signals();
+    the_cell.started = true;
+    return base::success;
+}
+
+outcome rebuild_after_fork(context* survivor) {
+    auto& cell = the_cell;
+    cell.lock.reset();
+    cell.space().lock().reset();
+    for (unsigned i = 0; i < cell.context_count; i++) {
+        context& c = cell.context_at(i);
+        cell.descriptors.close(c.cpu.fd());
+        c.cpu.forget(cell.caps);
+        c.clear_statistics();
+        if (&c != survivor) release(c);
+    }
+    cell.machine.destroy(cell.descriptors);
+    if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
+    if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
+    // The other contexts get a vCPU of the new VM when they are taken.
+    if (survivor) {
+        if (auto failed = remake_context(*survivor); !failed.ok()) return failed;
+    }
+    cell.stale = false;
+    return base::success;
+}
+
+}  // namespace xos::cell

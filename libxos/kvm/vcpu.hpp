@@ -1,0 +1,54 @@
+// One virtual CPU: its descriptor, its kvm_run page, its registers.
+#pragma once
+
+#include "libxos/arch/registers.hpp"
+#include "libxos/kvm/vm.hpp"
+
+namespace xos::kvm {
+
+/// The state a vCPU starts with and keeps.
+struct vcpu_setup {
+    std::uint64_t cr3 = 0;
+    std::uint64_t idt = 0, gdt = 0, tss = 0;  ///< guest-virtual addresses
+    std::uint64_t syscall_entry = 0;          ///< LSTAR
+    std::uint64_t gs_base = 0, kernel_gs_base = 0;
+    unsigned privilege = 0;  ///< 0 or 3: where the application runs
+    bool kernel_at_ring0 =
+        true;  ///< ports at CPL 3 are checked by the processor, not by a software KVM
+};
+
+class vcpu {
+  public:
+    base::outcome create(vm& machine, descriptor_set& descriptors, const capabilities& caps,
+                         unsigned id);
+    base::outcome prepare(const capabilities& caps, const vcpu_setup& setup);
+    /// Unmaps kvm_run. After fork that page is still shared with the parent, which goes on writing
+    /// it.
+    void forget(const capabilities& caps);
+
+    bool exists() const { return number_ != 0; }
+    int fd() const { return number_ - 1; }
+    kvm_run& run_page() { return *run_; }
+
+    /// KVM_RUN: 0, or -errno (-EINTR: a signal or immediate_exit; -EFAULT: Linux refused an
+    /// access).
+    long run();
+
+    /// Where the vCPU is, by ioctl: for the rare paths.
+    arch::general_registers read_registers();
+    /// Takes effect with the next run(). A pending OUT is not completed: RIP moves away from it.
+    void write_registers(const arch::general_registers& r);
+    kvm_sregs read_special();
+    void write_fs(std::uint64_t base);
+    /// False when this KVM does not have the register.
+    bool write_msr(std::uint32_t index, std::uint64_t value);
+    void read_xsave(xsave_area& area);
+    bool write_xsave(const xsave_area& area);
+
+  private:
+    int number_ = 0;  ///< descriptor + 1: zeroed memory is a vCPU that does not exist yet
+    std::uint8_t tss_type_ = 0;
+    kvm_run* run_ = nullptr;
+};
+
+}  // namespace xos::kvm

@@ -1,0 +1,46 @@
+// A virtual machine: /dev/kvm, its capabilities, memory slots. Nothing else opens /dev/kvm,
+// except what reports on it (api/features_kvm.cpp).
+#pragma once
+
+#include <xos/types.hpp>
+
+#include "libxos/base/outcome.hpp"
+#include "libxos/kvm/descriptors.hpp"
+#include "libxos/kvm/kvm_api.hpp"
+
+namespace xos::kvm {
+
+/// What this kernel's KVM offers; probed once, the same for every VM.
+struct capabilities {
+    unsigned max_slots = 0;
+    unsigned max_vcpus = 0;
+    unsigned physical_bits = 0;
+    unsigned run_size = 0;
+    bool gigabyte_pages = false;
+    std::uint64_t xcr0 = 0;
+    unsigned xsave_size = 0;
+    cpuid_list cpuid;
+};
+
+class vm {
+  public:
+    /// Opens /dev/kvm, checks what is needed, creates the VM.
+    base::outcome create(descriptor_set& descriptors, capabilities& caps);
+    void destroy(descriptor_set& descriptors);
+
+    int fd() const { return fd_; }
+
+    /// Adds a slot. Slots are never moved nor deleted: deleting any drops every shadow page of the
+    /// VM.
+    base::outcome add_slot(gpa guest, hva host, std::uint64_t length);
+    unsigned slots() const { return slots_; }
+
+  private:
+    int fd_ = -1;
+    unsigned slots_ = 0;
+};
+
+/// Opens /dev/kvm and fills `caps` without creating anything.
+base::outcome probe_capabilities(capabilities& caps);
+
+}  // namespace xos::kvm

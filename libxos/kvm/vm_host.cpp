@@ -1,0 +1,111 @@
+#include <linux/fcntl.h>
+
+#include "libxos/arch/cpu.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/kvm/vm.hpp"
+
+namespace xos::kvm {
+
+using base::as_long;
+using base::outcome;
+using base::raw_syscall;
+using base::step;
+
+namespace {
+
+// KVM reports what the vCPU may be told, which a software KVM understates; but a feature bit that
+// is missing hides an instruction only from programs that ask.
+outcome read_capabilities(int system, capabilities& caps) {
+    long version = raw_syscall(__NR_ioctl, system, KVM_GET_API_VERSION, 0);
+    if (version < 0) return {step::not_kvm, static_cast<int>(-version)};
+    constexpr int protocol_error = 71;
+    if (version != KVM_API_VERSION) return {step::api_version, protocol_error};
+    auto extension = [&](unsigned cap) {
+        long r = raw_syscall(__NR_ioctl, system, KVM_CHECK_EXTENSION, cap);
+        return r > 0 ? static_cast<unsigned>(r) : 0u;
+    };
+    if (!extension(KVM_CAP_USER_MEMORY)) return {step::capability_user_memory, 38};
+    if (!(extension(KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS)) {
+        return {step::capability_sync_regs, 38};
+    }
+    if (!extension(KVM_CAP_IMMEDIATE_EXIT)) return {step::capability_immediate_exit, 38};
+    caps.max_slots = extension(KVM_CAP_NR_MEMSLOTS);
+    if (!caps.max_slots) caps.max_slots = 32;
+    caps.max_vcpus = extension(KVM_CAP_MAX_VCPUS);
+    if (!caps.max_vcpus) caps.max_vcpus = extension(KVM_CAP_NR_VCPUS);
+    caps.run_size =
+        static_cast<unsigned>(raw_syscall(__NR_ioctl, system, KVM_GET_VCPU_MMAP_SIZE, 0));
+
+    caps.cpuid.count = cpuid_list::capacity;
+    long r = raw_syscall(__NR_ioctl, system, static_cast<long>(get_supported_cpuid),
+                         as_long(&caps.cpuid));
+    if (r < 0) return {step::set_cpuid, static_cast<int>(-r)};
+    std::uint64_t supported_xcr0 = 0;
+    caps.physical_bits = 36;
+    for (unsigned i = 0; i < caps.cpuid.count; i++) {
+        auto& e = caps.cpuid.entries[i];
+        if (e.function == 0xd && e.index == 0) supported_xcr0 = std::uint64_t{e.edx} << 32 | e.eax;
+        if (e.function == 0x80000001) caps.gigabyte_pages = e.edx >> 26 & 1;
+        if (e.function == 0x80000008 && (e.eax & 0xff)) caps.physical_bits = e.eax & 0xff;
+    }
+    if (!(arch::cpuid(1).ecx >> 27 & 1)) return {step::no_xsave, 38};
+    // AT_HWCAP2 bit 1 would say whether Linux lets processes use them; CPUID is what can be asked
+    // here.
+    if (!(arch::cpuid(7).ebx & 1)) return {step::no_fsgsbase, 38};
+    std::uint64_t wanted = arch::read_xcr0() & ~arch::xcr0_excluded;
+    // A software KVM may not list XSAVE at all and still run it natively.
+    caps.xcr0 = supported_xcr0 ? wanted & supported_xcr0 : wanted;
+    caps.xsave_size = arch::xsave_size(caps.xcr0);
+    return base::success;
+}
+
+long open_system() {
+    return raw_syscall(__NR_open, as_long("/dev/kvm"), O_RDWR | O_CLOEXEC);
+}
+
+}  // namespace
+
+outcome probe_capabilities(capabilities& caps) {
+    long system = open_system();
+    if (system < 0) return {step::open_kvm, static_cast<int>(-system)};
+    outcome result = read_capabilities(static_cast<int>(system), caps);
+    raw_syscall(__NR_close, system);
+    return result;
+}
+
+outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
+    long system = open_system();
+    if (system < 0) return {step::open_kvm, static_cast<int>(-system)};
+    outcome result = base::success;
+    if (!caps.run_size) result = read_capabilities(static_cast<int>(system), caps);
+    if (result.ok()) {
+        long fd = raw_syscall(__NR_ioctl, system, KVM_CREATE_VM, 0);
+        if (fd >= 0) fd = descriptors.adopt(static_cast<int>(fd));
+        if (fd < 0)
+            result = {step::create_vm, static_cast<int>(-fd)};
+        else
+            fd_ = static_cast<int>(fd);
+    }
+    raw_syscall(__NR_close, system);
+    if (!result.ok()) return result;
+    // VMX without unrestricted guest wants three pages for its real-mode TSS; ours start above 4
+    // GiB.
+    raw_syscall(__NR_ioctl, fd_, KVM_SET_TSS_ADDR, 0xfffbd000);
+    slots_ = 0;
+    return base::success;
+}
+
+void vm::destroy(descriptor_set& descriptors) {
+    descriptors.close(fd_);
+    fd_ = -1;
+}
+
+outcome vm::add_slot(gpa guest, hva host, std::uint64_t length) {
+    kvm_userspace_memory_region region{slots_, 0, guest.value, length, host.value};
+    long r = raw_syscall(__NR_ioctl, fd_, KVM_SET_USER_MEMORY_REGION, as_long(&region));
+    if (r < 0) return {step::memory_slot, static_cast<int>(-r)};
+    slots_++;
+    return base::success;
+}
+
+}  // namespace xos::kvm

@@ -1,0 +1,91 @@
+// What the guest can see: regions (GVA → GPA → HVA) and the page tables over them.
+//
+// Host-managed memory comes in chunks: 64 MiB of the process's address space become one slot and 32
+// large-page entries when the guest first touches them. After that mmap, munmap, mprotect and the
+// rest need nothing from us: the guest's tables say "present", Linux's say what is true, and KVM
+// follows Linux's through its MMU notifiers.
+#pragma once
+
+#include <xos/types.hpp>
+
+#include "libxos/base/futex_lock.hpp"
+#include "libxos/base/outcome.hpp"
+#include "libxos/kvm/vm.hpp"
+#include "libxos/memory/arena_frames.hpp"
+#include "libxos/memory/physical_space.hpp"
+#include "libxos/memory/system_arena.hpp"
+#include "libxos/paging/page_tables.hpp"
+
+namespace xos::memory {
+
+inline constexpr std::uint64_t chunk_size = std::uint64_t{64} << 20;
+/// User addresses end one page below 2^47, and a slot must end there too.
+inline constexpr std::uint64_t user_end = (std::uint64_t{1} << 47) - page_size;
+
+struct region {
+    gva guest;
+    gpa physical;
+    hva host;
+    std::uint64_t length;
+};
+
+/// The leaves of everything an application may touch: what it really may is Linux's to say.
+inline constexpr auto everything = paging::protection::writable | paging::protection::user;
+/// Set beforehand, or a KVM that shadows page tables would fault once more on every page.
+inline constexpr auto accessed_and_dirty = arch::entry_flags::accessed | arch::entry_flags::dirty;
+
+enum class arena_visibility {
+    all,            ///< flat modes: libxos edits page tables at the application's privilege
+    kernel_hidden,  ///< ring3
+};
+
+class address_space {
+  public:
+    static constexpr unsigned max_regions = 32768, max_exclusions = 256;
+
+    explicit address_space(unsigned physical_bits)
+        : tables_(frames_, {.physical_bits = physical_bits}), physical_(physical_bits) {}
+    address_space(const address_space&) = delete;
+    address_space& operator=(const address_space&) = delete;
+
+    /// Creates slot and mappings of the arena, and the root table.
+    base::outcome create(kvm::vm& machine, system_arena& arena, arena_visibility visibility);
+
+    enum class chunk_result { added, already_there, not_user_memory, failed };
+    /// Makes the chunk around `address` visible. `failure` says why when it failed.
+    chunk_result add_chunk(gva address, base::outcome& failure);
+
+    /// Keeps [begin, end), whole chunks, free of host-managed mappings.
+    base::outcome exclude(gva begin, gva end);
+
+    /// A slot for page frames that views will map. At its host address the guest sees the same
+    /// memory as it sees any other.
+    base::outcome add_frames(hva begin, std::uint64_t length, region& made);
+
+    /// After fork: the same regions in a new VM. Page tables were copied with the rest of memory.
+    base::outcome attach_to(kvm::vm& machine);
+
+    gpa root() const { return tables_.root(); }
+    unsigned chunks() const { return chunks_; }
+    base::futex_lock& lock() { return lock_; }
+    paging::page_tables<arena_frames>& tables() { return tables_; }
+
+  private:
+    base::outcome add_region(const region& r);
+
+    kvm::vm* machine_ = nullptr;
+    system_arena* arena_ = nullptr;
+    arena_frames frames_;
+    paging::page_tables<arena_frames> tables_;
+    physical_space physical_;
+    region* regions_ = nullptr;
+    unsigned region_count_ = 0;
+    unsigned chunks_ = 0;
+    struct {
+        gva begin, end;
+    } exclusions_[max_exclusions];
+    unsigned exclusion_count_ = 0;
+    base::futex_lock lock_;
+};
+
+}  // namespace xos::memory

@@ -1,0 +1,107 @@
+#include <linux/mman.h>
+
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/memory/address_space.hpp"
+
+namespace xos::memory {
+
+using base::outcome;
+using base::step;
+using paging::protection;
+using paging::status;
+
+outcome address_space::create(kvm::vm& machine, system_arena& arena, arena_visibility visibility) {
+    machine_ = &machine;
+    arena_ = &arena;
+    long r = base::raw_syscall(__NR_mmap, 0, max_regions * sizeof(region), PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base::is_error(r)) return {step::reserve_memory, static_cast<int>(-r)};
+    regions_ = reinterpret_cast<region*>(r);
+
+    const region own{gva{arena.begin().value}, physical_.allocate(arena.begin(), arena.size()),
+                     arena.begin(), arena.size()};
+    if (!own.physical.value) return {step::physical_address_space, 0};
+    if (auto failed = add_region(own); !failed.ok()) return failed;
+    frames_.attach(arena, own.physical);
+    if (tables_.create() != status::ok) return {step::page_tables, 12};
+
+    const std::uint64_t kernel_part = arena.user_begin() - arena.begin();
+    const protection kernel =
+        visibility == arena_visibility::kernel_hidden ? protection::writable : everything;
+    if (tables_.map(own.guest, own.physical, kernel_part, kernel, arch::level::page_2m,
+                    accessed_and_dirty) != status::ok ||
+        tables_.map(own.guest + kernel_part, own.physical + kernel_part, own.length - kernel_part,
+                    everything, arch::level::page_2m, accessed_and_dirty) != status::ok) {
+        return {step::page_tables, 12};
+    }
+    return base::success;
+}
+
+outcome address_space::add_region(const region& r) {
+    if (region_count_ == max_regions) return {step::memory_slot, 28};
+    if (auto failed = machine_->add_slot(r.physical, r.host, r.length); !failed.ok()) return failed;
+    regions_[region_count_++] = r;
+    return base::success;
+}
+
+address_space::chunk_result address_space::add_chunk(gva address, outcome& failure) {
+    if (address.value >= user_end) return chunk_result::not_user_memory;
+    const gva begin = address.align_down(chunk_size);
+    const std::uint64_t end =
+        begin.value + chunk_size < user_end ? begin.value + chunk_size : user_end;
+
+    base::lock_guard guard(lock_);
+    for (unsigned i = 0; i < exclusion_count_; i++) {
+        if (address >= exclusions_[i].begin && address < exclusions_[i].end) {
+            return chunk_result::not_user_memory;
+        }
+    }
+    if (tables_.query(address)) return chunk_result::already_there;
+    const std::uint64_t length = end - begin.value;
+    const hva host{begin.value};
+    const region chunk{begin, physical_.allocate(host, length), host, length};
+    if (!chunk.physical.value) {
+        failure = {step::physical_address_space, 0};
+        return chunk_result::failed;
+    }
+    if (failure = add_region(chunk); !failure.ok()) return chunk_result::failed;
+    for (std::uint64_t at = 0; at < length; at += large_page_size) {
+        // The last chunk ends within a large page; what overlaps libxos's own memory is there
+        // already.
+        const std::uint64_t piece = length - at < large_page_size ? length - at : large_page_size;
+        const status s = tables_.map(begin + at, chunk.physical + at, piece, everything,
+                                     arch::level::page_2m, accessed_and_dirty);
+        if (s != status::ok && s != status::occupied) {
+            failure = {step::page_tables, 12};
+            return chunk_result::failed;
+        }
+    }
+    chunks_++;
+    return chunk_result::added;
+}
+
+outcome address_space::exclude(gva begin, gva end) {
+    base::lock_guard guard(lock_);
+    if (exclusion_count_ == max_exclusions) return {step::reserve_memory, 28};
+    exclusions_[exclusion_count_++] = {begin, end};
+    return base::success;
+}
+
+outcome address_space::add_frames(hva begin, std::uint64_t length, region& made) {
+    base::lock_guard guard(lock_);
+    made = {gva{begin.value}, physical_.allocate(begin, length), begin, length};
+    if (!made.physical.value) return {step::physical_address_space, 0};
+    return add_region(made);
+}
+
+outcome address_space::attach_to(kvm::vm& machine) {
+    machine_ = &machine;
+    for (unsigned i = 0; i < region_count_; i++) {
+        const region& r = regions_[i];
+        if (auto failed = machine.add_slot(r.physical, r.host, r.length); !failed.ok())
+            return failed;
+    }
+    return base::success;
+}
+
+}  // namespace xos::memory

@@ -1,0 +1,45 @@
+// Where page tables get their pages: the kernel part of the system arena, with a free list of its
+// own. One owner, one lock around it: the host's tables and the views' tables each have one.
+#pragma once
+
+#include "libxos/arch/page_table_entry.hpp"
+#include "libxos/memory/system_arena.hpp"
+
+namespace xos::memory {
+
+class arena_frames {
+  public:
+    void attach(system_arena& arena, gpa arena_gpa) {
+        arena_ = &arena;
+        arena_gpa_ = arena_gpa;
+    }
+
+    /// A zeroed page, or gpa{0}.
+    gpa allocate() {
+        if (free_.value) {
+            gpa page = free_;
+            arch::entry& link = *table(page);
+            free_ = gpa{arch::load(link).bits};
+            arch::store(link, arch::entry{});
+            return page;
+        }
+        hva fresh = arena_->allocate_kernel(page_size);
+        return fresh.value ? arena_gpa_ + (fresh - arena_->begin()) : gpa{0};
+    }
+
+    /// Takes back a page that is all zeros. The link is a not-present entry.
+    void release(gpa page) {
+        arch::store(*table(page), arch::entry{free_.value});
+        free_ = page;
+    }
+
+    arch::entry* table(gpa page) const {
+        return reinterpret_cast<arch::entry*>((arena_->begin() + (page - arena_gpa_)).value);
+    }
+
+  private:
+    system_arena* arena_ = nullptr;
+    gpa arena_gpa_, free_;
+};
+
+}  // namespace xos::memory

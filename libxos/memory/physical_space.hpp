@@ -1,0 +1,31 @@
+// Guest-physical addresses, compact: handed out from 4 GiB upwards, whatever the host addresses
+// are, but with the same offset within 2 MiB, so that large pages stay possible.
+#pragma once
+
+#include <xos/types.hpp>
+
+namespace xos::memory {
+
+class physical_space {
+  public:
+    static constexpr std::uint64_t first = std::uint64_t{4} << 30;
+
+    /// `bits`: the physical-address width of the vCPUs, 36 to 52.
+    explicit constexpr physical_space(unsigned bits) : end_(std::uint64_t{1} << bits) {}
+
+    /// A range for `length` bytes at `like`, or gpa{0} when the width is used up; then nothing
+    /// changes.
+    constexpr gpa allocate(hva like, std::uint64_t length) {
+        const std::uint64_t offset = like.value & (large_page_size - 1);
+        const std::uint64_t start = gpa{next_}.align_up(large_page_size).value + offset;
+        if (start > end_ || length > end_ - start) return gpa{0};
+        next_ = start + length;
+        return gpa{start};
+    }
+
+  private:
+    std::uint64_t next_ = first;
+    std::uint64_t end_;
+};
+
+}  // namespace xos::memory

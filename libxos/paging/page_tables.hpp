@@ -1,0 +1,401 @@
+// Edits a 4-level tree of page tables that a CPU may be walking meanwhile.
+//
+//     page_tables tables(frames, {.physical_bits = 40, .largest_leaf = arch::level::page_2m});
+//     tables.create();
+//     tables.map(gva(0x400000), gpa(0x200000), 4 << 20, protection::writable | protection::user,
+//                arch::level::page_2m);
+//
+// Every edit first counts the table pages it will need and reserves them, then edits without a
+// way to fail: an edit that returns an error has changed nothing, not even for an instant.
+//
+// Runs in any mode, also at ring 0 in the guest: no libc, no allocation but the frame source's.
+// Edits of one tree exclude one another; the caller locks. A walk by the CPU needs no lock.
+// leaf_slot() and query() may run beside any edit but prune().
+//
+// Lengths are in bytes. Addresses and lengths are multiples of 4 KiB, and a range lies in one
+// canonical half. No edit flushes a TLB; each says when the caller must.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "libxos/paging/paging_types.hpp"
+#include "libxos/paging/table_frames.hpp"
+
+namespace xos::paging {
+
+template <frame_source FrameSource>
+class page_tables {
+  public:
+    /// `source` outlives the object. Frames beyond `physical_bits` are refused: the CPU would take
+    /// a reserved-bit fault on them.
+    page_tables(FrameSource& source, cpu_limits limits)
+        : frames_(source, limits.physical_bits),
+          largest_leaf_(std::min(limits.largest_leaf, arch::level::page_1g)) {}
+    page_tables(const page_tables&) = delete;
+    page_tables& operator=(const page_tables&) = delete;
+
+    /// Starts an empty tree. `occupied` if there is one already.
+    [[nodiscard]] status create() {
+        if (root_ != gpa{}) return status::occupied;
+        const status reserved = frames_.reserve(1);
+        if (reserved == status::ok) root_ = frames_.take();
+        return reserved;
+    }
+
+    /// Takes over a tree built elsewhere, whose tables came from the same kind of source and whose
+    /// inner entries allow everything: leaves alone carry the protection.
+    [[nodiscard]] status adopt(gpa root) {
+        if (root_ != gpa{}) return status::occupied;
+        if (!root.is_aligned(page_size)) return status::misaligned;
+        if (!frames_.fits_width(root, page_size)) return status::frame_too_wide;
+        root_ = root;
+        return status::ok;
+    }
+
+    /// What CR3 holds; gpa{0} before create() or adopt().
+    gpa root() const { return root_; }
+
+    /// Maps `length` bytes with the largest leaves, up to `largest`, that the alignment of both
+    /// addresses allows and that need no existing table to go: prune() first to get large leaves
+    /// back where small ones were. Needs no flush: entries only go from not present to present.
+    /// `preset` may name accessed and dirty bits to set at once, which saves the CPU's assist.
+    [[nodiscard]] status map(gva start, gpa frame, std::uint64_t length, protection p,
+                             arch::level largest,
+                             arch::entry_flags preset = arch::entry_flags::none) {
+        if (const status s = check(start, length); s != status::ok) return s;
+        if (!frame.is_aligned(page_size)) return status::misaligned;
+        if (!frames_.fits_width(frame, length)) return status::frame_too_wide;
+        const window w = window_of(start, length);
+        return build(w, {.leaves = std::min(largest, largest_leaf_),
+                         .frame_offset = frame.value - w.first,
+                         .bits = p & protection::all,
+                         .preset = preset & used});
+    }
+
+    /// Builds the tables down to level 1, so that leaf_slot() finds a slot for every page of the
+    /// range. `occupied` if a larger leaf is in the way. Needs no flush.
+    [[nodiscard]] status ensure_tables(gva start, std::uint64_t length) {
+        if (const status s = check(start, length); s != status::ok) return s;
+        return build(window_of(start, length), {.leaves = no_leaves});
+    }
+
+    /// Removes what is mapped in the range, calling visitor(gva, gpa, arch::level) for each leaf
+    /// after its removal. Larger leaves at the edges are split. The frames may be reused only after
+    /// the flush; the tables stay until prune().
+    template <class Visitor>
+    change unmap(gva start, std::uint64_t length, Visitor&& visitor) {
+        return edit_leaves(start, length, [&](arch::entry& slot, const leaf& l) {
+            arch::exchange(slot, arch::entry{});
+            visitor(l.page, l.frame, l.size);
+            return true;
+        });
+    }
+
+    /// Gives all leaves in the range exactly this protection; holes stay holes. Larger leaves at
+    /// the edges are split.
+    change protect(gva start, std::uint64_t length, protection p) {
+        const std::uint64_t chosen = mask_of(p & protection::all);
+        return edit_leaves(start, length, [&](arch::entry& slot, const leaf&) {
+            arch::entry old = arch::load(slot);
+            arch::entry wanted;
+            do {
+                wanted = arch::entry((old.bits & ~mask_of(protection::all)) | chosen);
+                if (wanted == old) return false;
+            } while (!arch::compare_exchange(slot, old, wanted));
+            return shrinks(old, wanted);
+        });
+    }
+
+    /// Clears accessed or dirty bits of the leaves that overlap the range, and calls
+    /// visitor(const leaf&), with the flags as they were, for each leaf that had one set. A larger
+    /// leaf at an edge counts as a whole: nothing is split.
+    template <class Visitor>
+    change test_and_clear(gva start, std::uint64_t length, usage which, Visitor&& visitor) {
+        const auto cleared = static_cast<arch::entry_flags>(which);
+        change done{check(start, length), false};
+        if (done.result != status::ok) return done;
+        visit(root_slots(), arch::level::root, window_of(start, length),
+              [&](arch::entry& slot, leaf l) {
+                  if (!any(l.flags & cleared)) return;
+                  l.flags = arch::clear_flags(slot, cleared).flags();
+                  done.flush = true;
+                  visitor(static_cast<const leaf&>(l));
+              });
+        return done;
+    }
+
+    /// Frees the tables that overlap the range and are empty. A CPU may have cached the way to
+    /// them, so it unlinks them all, calls flush() once if there are any, and only then releases
+    /// them; flush() invalidates the paging-structure caches of each CPU that uses this root
+    /// (SDM vol. 3A, 4.10.3 and 4.10.4).
+    template <class Flush>
+    [[nodiscard]] status prune(gva start, std::uint64_t length, Flush&& flush) {
+        if (const status s = check(start, length); s != status::ok) return s;
+        page_list unlinked;
+        unlink_empty(root_slots(), arch::level::root, window_of(start, length), unlinked);
+        if (unlinked.is_empty()) return status::ok;
+        flush();
+        frames_.release(unlinked);
+        return status::ok;
+    }
+
+    /// The leaf that translates this address, which need not be aligned.
+    std::optional<leaf> query(gva address) const {
+        if (root_ == gpa{} || !arch::is_canonical(address)) return std::nullopt;
+        const place found = locate(address);
+        if (!found.value.is_present()) return std::nullopt;
+        return leaf_of(found.value, found.at, address.value & linear_mask);
+    }
+
+    /// Calls f(const leaf&) for each leaf that overlaps the range, in ascending order.
+    template <class F>
+    status for_each_leaf(gva start, std::uint64_t length, F&& f) const {
+        if (const status s = check(start, length); s != status::ok) return s;
+        visit(root_slots(), arch::level::root, window_of(start, length),
+              [&](arch::entry&, const leaf& l) { f(l); });
+        return status::ok;
+    }
+
+    /// The level-1 entry of the 4 KiB page that holds this address, present or not; nullptr where
+    /// no level-1 table is. To map a page is then arch::store(*slot, leaf_entry(frame, p)), with
+    /// no flush if the slot was not present.
+    arch::entry* leaf_slot(gva address) const {
+        if (root_ == gpa{} || !arch::is_canonical(address)) return nullptr;
+        const place found = locate(address);
+        return found.at == arch::level::page_4k ? found.slot : nullptr;
+    }
+
+  private:
+    using page_list = typename table_frames<FrameSource>::list;
+
+    static constexpr std::uint64_t linear_mask = arch::size_of(arch::level::root) * 512 - 1;
+    static constexpr arch::level no_leaves{0};
+    static constexpr auto used = arch::entry_flags::accessed | arch::entry_flags::dirty;
+
+    /// A range of the low 48 bits of linear addresses: its end never wraps, unlike a gva's.
+    struct window {
+        std::uint64_t first;
+        std::uint64_t end;
+
+        bool is_empty() const { return first == end; }
+        /// The part that one entry of this level covers, from the start; empty if the window is.
+        window head(arch::level at) const {
+            const std::uint64_t size = arch::size_of(at);
+            return {first, std::min((first & ~(size - 1)) + size, end)};
+        }
+        window after(window part) const { return {part.end, end}; }
+    };
+
+    struct plan {
+        arch::level leaves;
+        std::uint64_t frame_offset = 0;
+        protection bits = protection::none;
+        arch::entry_flags preset = arch::entry_flags::none;
+
+        gpa frame_of(window w) const { return gpa(w.first + frame_offset); }
+        bool is_leaf(arch::level at, window w) const {
+            const std::uint64_t size = arch::size_of(at);
+            return at <= leaves && w.end - w.first == size && frame_of(w).is_aligned(size);
+        }
+    };
+
+    struct place {
+        arch::entry* slot;
+        arch::level at;
+        arch::entry value;
+    };
+
+    static constexpr std::uint64_t mask_of(protection p) { return static_cast<std::uint64_t>(p); }
+    static std::size_t index_of(std::uint64_t linear, arch::level at) {
+        return arch::index_of(gva(linear), at);
+    }
+    static window window_of(gva start, std::uint64_t length) {
+        const std::uint64_t first = start.value & linear_mask;
+        return {first, first + length};
+    }
+    static leaf leaf_of(arch::entry e, arch::level at, std::uint64_t linear) {
+        const std::uint64_t base = linear & ~(arch::size_of(at) - 1);
+        const bool upper_half = base > linear_mask / 2;
+        return {gva(upper_half ? base | ~linear_mask : base), e.frame(at), at, e.flags()};
+    }
+    /// Inner entries allow everything. Accessed from the start, which spares the CPU a locked
+    /// write.
+    static arch::entry table_entry(gpa table) {
+        using enum arch::entry_flags;
+        return {table, present | writable | user | accessed};
+    }
+    /// A change of memory type or of global counts too: a TLB must not go on with the old one.
+    static bool shrinks(arch::entry before, arch::entry after) {
+        using enum arch::entry_flags;
+        const auto lost = before.flags() & ~after.flags();
+        const auto gained = after.flags() & ~before.flags();
+        const auto type = write_through | cache_disable | global;
+        return any(lost & (writable | user)) || any(gained & no_execute) ||
+               any((lost | gained) & type);
+    }
+
+    status check(gva start, std::uint64_t length) const {
+        if (root_ == gpa{}) return status::not_mapped;
+        if (!start.is_aligned(page_size) || length % page_size != 0) return status::misaligned;
+        if (!arch::is_canonical(start)) return status::non_canonical;
+        const std::uint64_t half = linear_mask / 2 + 1;
+        const std::uint64_t room = half - (start.value & (half - 1));
+        return length <= room ? status::ok : status::non_canonical;
+    }
+    arch::entry* table_at(arch::entry e, arch::level at) const {
+        return frames_.slots_of(e.frame(at));
+    }
+    arch::entry* root_slots() const { return frames_.slots_of(root_); }
+
+    place locate(gva address) const {
+        arch::entry* slots = root_slots();
+        for (arch::level at = arch::level::root;; at = arch::below(at)) {
+            arch::entry& slot = slots[arch::index_of(address, at)];
+            const arch::entry e = arch::load(slot);
+            if (at == arch::level::page_4k || !e.is_present() || e.is_leaf(at))
+                return {&slot, at, e};
+            slots = table_at(e, at);
+        }
+    }
+
+    status build(window w, const plan& p) {
+        std::uint64_t missing = 0;
+        if (!count_missing(root_slots(), arch::level::root, w, p, missing)) return status::occupied;
+        if (const status s = frames_.reserve(missing); s != status::ok) return s;
+        fill(root_slots(), arch::level::root, w, p);
+        return status::ok;
+    }
+
+    /// False if the range is occupied. `slots` is null below a table that does not exist yet.
+    bool count_missing(arch::entry* slots, arch::level at, window w, const plan& p,
+                       std::uint64_t& missing) const {
+        if (at == arch::level::page_4k && (slots == nullptr || p.leaves == no_leaves)) return true;
+        for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
+            const arch::entry e =
+                slots == nullptr ? arch::entry{} : arch::load(slots[index_of(part.first, at)]);
+            if (e.is_leaf(at)) return false;
+            if (!e.is_present() && p.is_leaf(at, part)) continue;
+            if (!e.is_present()) ++missing;
+            arch::entry* const next = e.is_present() ? table_at(e, at) : nullptr;
+            if (!count_missing(next, arch::below(at), part, p, missing)) return false;
+        }
+        return true;
+    }
+
+    void fill(arch::entry* slots, arch::level at, window w, const plan& p) {
+        if (at == arch::level::page_4k && p.leaves == no_leaves) return;
+        for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
+            arch::entry& slot = slots[index_of(part.first, at)];
+            arch::entry e = arch::load(slot);
+            if (!e.is_present() && p.is_leaf(at, part)) {
+                arch::store(slot, arch::entry{leaf_entry(p.frame_of(part), p.bits, at).bits |
+                                              static_cast<std::uint64_t>(p.preset)});
+                continue;
+            }
+            if (!e.is_present()) {
+                e = table_entry(frames_.take());
+                arch::store(slot, e);
+            }
+            fill(table_at(e, at), arch::below(at), part, p);
+        }
+    }
+
+    /// Calls f(slot, leaf) for each leaf that overlaps the window.
+    template <class F>
+    void visit(arch::entry* slots, arch::level at, window w, F&& f) const {
+        for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
+            arch::entry& slot = slots[index_of(part.first, at)];
+            const arch::entry e = arch::load(slot);
+            if (e.is_leaf(at))
+                f(slot, leaf_of(e, at, part.first));
+            else if (e.is_present())
+                visit(table_at(e, at), arch::below(at), part, f);
+        }
+    }
+
+    /// Splits at both ends, then visits; edit(slot, leaf) returns whether it calls for a flush.
+    template <class Edit>
+    change edit_leaves(gva start, std::uint64_t length, Edit&& edit) {
+        change done{check(start, length), false};
+        if (done.result != status::ok) return done;
+        const window w = window_of(start, length);
+        if (w.is_empty()) return done;
+        done.result = frames_.reserve(splits_needed(w.first, 0) + splits_needed(w.end, w.first));
+        if (done.result != status::ok) return done;
+        split_at(w.first);
+        split_at(w.end);
+        visit(root_slots(), arch::level::root, w, [&](arch::entry& slot, const leaf& l) {
+            if (edit(slot, l)) done.flush = true;
+        });
+        return done;
+    }
+
+    /// How many leaves split_at(boundary) splits once split_at(earlier) is done.
+    std::uint64_t splits_needed(std::uint64_t boundary, std::uint64_t earlier) const {
+        const place found = locate(gva(boundary));
+        if (!found.value.is_leaf(found.at)) return 0;
+        std::uint64_t count = 0;
+        for (arch::level at = found.at; boundary % arch::size_of(at) != 0; at = arch::below(at)) {
+            const bool split_before =
+                earlier % arch::size_of(at) != 0 &&
+                earlier >> arch::shift_of(at) == boundary >> arch::shift_of(at);
+            if (!split_before) ++count;
+        }
+        return count;
+    }
+
+    void split_at(std::uint64_t boundary) {
+        for (;;) {
+            const place found = locate(gva(boundary));
+            if (!found.value.is_leaf(found.at) || boundary % arch::size_of(found.at) == 0) return;
+            split(found);
+        }
+    }
+
+    /// Replaces a leaf by a table of leaves that translate alike: needs no flush by itself.
+    void split(place leaf) {
+        using enum arch::entry_flags;
+        const arch::level child = arch::below(leaf.at);
+        const gpa table = frames_.take();
+        arch::entry* const slots = frames_.slots_of(table);
+        arch::entry old = leaf.value;
+        do {
+            auto flags = old.flags();
+            if (child == arch::level::page_4k) flags = flags & ~large;
+            if (old.has(pat_large))
+                flags = flags | (child == arch::level::page_4k ? pat_4k : pat_large);
+            const gpa frame = old.frame(leaf.at);
+            for (std::size_t i = 0; i != arch::entries_per_table; ++i)
+                arch::store(slots[i], arch::entry(frame + i * arch::size_of(child), flags));
+        } while (!arch::compare_exchange(*leaf.slot, old, table_entry(table)));
+    }
+
+    void unlink_empty(arch::entry* slots, arch::level at, window w, page_list& unlinked) {
+        if (at == arch::level::page_4k) return;
+        for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
+            arch::entry& slot = slots[index_of(part.first, at)];
+            const arch::entry e = arch::load(slot);
+            if (!e.is_present() || e.is_leaf(at)) continue;
+            arch::entry* const table = table_at(e, at);
+            unlink_empty(table, arch::below(at), part, unlinked);
+            if (!is_empty(table)) continue;
+            arch::store(slot, arch::entry{});
+            frames_.push(unlinked, e.frame(at));
+        }
+    }
+    /// Not-present entries that hold something count: a fault handler may keep notes there.
+    static bool is_empty(arch::entry* table) {
+        for (std::size_t i = 0; i != arch::entries_per_table; ++i)
+            if (arch::load(table[i]) != arch::entry{}) return false;
+        return true;
+    }
+
+    table_frames<FrameSource> frames_;
+    arch::level largest_leaf_;
+    gpa root_;
+};
+
+}  // namespace xos::paging

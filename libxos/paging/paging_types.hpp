@@ -1,0 +1,93 @@
+// What the callers of page_tables say and hear: protections, results, leaves, the frame source.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <xos/types.hpp>
+
+#include "libxos/arch/page_table_entry.hpp"
+
+namespace xos::paging {
+
+enum class status : std::uint8_t {
+    ok,
+    out_of_frames,   ///< the frame source had too few table pages
+    misaligned,      ///< an address or a length is not a multiple of 4 KiB
+    non_canonical,   ///< the range leaves, or spans, the two canonical halves
+    occupied,        ///< something is mapped there already
+    not_mapped,      ///< there is no tree: neither create() nor adopt() has succeeded
+    frame_too_wide,  ///< a frame needs more bits than the CPU's physical addresses have
+};
+
+/// What an edit did. `flush` says that a TLB may hold a translation that allows more than the
+/// tables now do, or (test_and_clear) that lets the CPU skip setting a cleared bit.
+struct [[nodiscard]] change {
+    status result = status::ok;
+    bool flush = false;
+};
+
+/// The bits of a leaf that the software chooses. `none` is read and execute for the supervisor.
+enum class protection : std::uint64_t {
+    none = 0,
+    writable = static_cast<std::uint64_t>(arch::entry_flags::writable),
+    user = static_cast<std::uint64_t>(arch::entry_flags::user),
+    write_through = static_cast<std::uint64_t>(arch::entry_flags::write_through),
+    cache_disable = static_cast<std::uint64_t>(arch::entry_flags::cache_disable),
+    global = static_cast<std::uint64_t>(arch::entry_flags::global),
+    software_9 = static_cast<std::uint64_t>(arch::entry_flags::software_9),
+    software_10 = static_cast<std::uint64_t>(arch::entry_flags::software_10),
+    software_11 = static_cast<std::uint64_t>(arch::entry_flags::software_11),
+    no_execute = static_cast<std::uint64_t>(arch::entry_flags::no_execute),
+    all = writable | user | write_through | cache_disable | global | software_9 | software_10 |
+          software_11 | no_execute,
+};
+
+constexpr protection operator|(protection a, protection b) {
+    return static_cast<protection>(static_cast<std::uint64_t>(a) | static_cast<std::uint64_t>(b));
+}
+constexpr protection operator&(protection a, protection b) {
+    return static_cast<protection>(static_cast<std::uint64_t>(a) & static_cast<std::uint64_t>(b));
+}
+constexpr arch::entry_flags flags_of(protection p) {
+    return static_cast<arch::entry_flags>(p);
+}
+
+/// The bits that the CPU sets in a leaf.
+enum class usage : std::uint64_t {
+    accessed = static_cast<std::uint64_t>(arch::entry_flags::accessed),
+    dirty = static_cast<std::uint64_t>(arch::entry_flags::dirty),
+    accessed_or_dirty = accessed | dirty,
+};
+
+/// The entry of a present leaf; what a fault handler stores into leaf_slot().
+/// `frame` is aligned to the size of the level and within the physical width.
+constexpr arch::entry leaf_entry(gpa frame, protection p, arch::level size = arch::level::page_4k) {
+    const auto large =
+        size == arch::level::page_4k ? arch::entry_flags::none : arch::entry_flags::large;
+    return {frame, arch::entry_flags::present | large | flags_of(p)};
+}
+
+/// A mapping of size_of(size) bytes from `page` to `frame`.
+struct leaf {
+    gva page;
+    gpa frame;
+    arch::level size = arch::level::page_4k;
+    arch::entry_flags flags = arch::entry_flags::none;
+};
+
+struct cpu_limits {
+    unsigned physical_bits = 36;                      ///< 36 to 52: CPUID 0x80000008 EAX[7:0]
+    arch::level largest_leaf = arch::level::page_2m;  ///< page_1g if CPUID 0x80000001 EDX[26]
+};
+
+/// Where table pages come from. `allocate` returns a zeroed page, or gpa{0} when there is none;
+/// `release` is given pages that are zeroed again; `table` makes a page readable and writable for
+/// as long as it is allocated.
+template <class Source>
+concept frame_source = requires(Source& source, gpa page) {
+    { source.allocate() } -> std::same_as<gpa>;
+    { source.release(page) } -> std::same_as<void>;
+    { source.table(page) } -> std::same_as<arch::entry*>;
+};
+
+}  // namespace xos::paging

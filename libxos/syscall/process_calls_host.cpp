@@ -1,0 +1,246 @@
+// Threads and processes: fork, vfork, clone, exec, exit.
+#include <linux/sched.h>
+
+#include "libxos/base/bytes.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/text.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/trap/signals.hpp"
+
+namespace xos::syscall {
+
+using base::as_long;
+using base::raw_syscall;
+using cell::clone_arguments;
+using cell::context;
+using cell::position;
+using cell::the_cell;
+
+namespace {
+
+constexpr std::uint64_t sigchld = 17;
+
+std::uint64_t guest_fs(context& c) {
+    return c.cpu.read_special().fs.base;
+}
+
+/// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
+void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask) {
+    c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
+    if (auto failed = cell::rebuild_after_fork(&c); !failed.ok()) {
+        cell::die(
+            nullptr, "the child of a fork could not make its own VM",
+            static_cast<std::uint64_t>(failed.where) << 32 | static_cast<unsigned>(failed.error));
+    }
+    c.at_cpl0 = c.gs_unswapped = false;
+    c.cpu.write_fs(fs);
+    c.cpu.write_xsave(c.fpu);
+    cell::resume_at(c, c.saved);
+    trap::apply_mask(c, mask);
+}
+
+long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
+    const std::uint64_t fs = args.flags & CLONE_SETTLS ? args.tls : guest_fs(c);
+    if (args.stack) c.saved.rsp = args.stack + args.stack_size;
+    c.saved.rax = 0;
+    args.stack = args.stack_size = 0;
+    const long pid = xos_clone(&args, sizeof args, nullptr);
+    if (pid == 0)
+        continue_in_child(c, fs, mask);
+    else
+        trap::apply_mask(c, mask);
+    return pid;
+}
+
+/// A thread, or a child that borrows this memory until it execs: another vCPU of the same VM.
+long start_sharing_memory(context& c, clone_arguments args, std::uint64_t mask) {
+    base::outcome failure;
+    context* child = cell::take_context(failure);
+    if (!child) {
+        trap::apply_mask(c, mask);
+        return error_again;
+    }
+    const bool thread = args.flags & CLONE_THREAD;
+    arch::general_registers r = c.saved;
+    if (args.stack) r.rsp = args.stack + args.stack_size;
+    r.rax = 0;
+    cell::resume_at(*child, r);
+    child->signal_mask = mask;
+    child->host_gs_base = 0;
+    child->shares_memory_only = !thread;
+    if (!thread && (args.flags & CLONE_VFORK)) child->alternate = c.alternate;
+    child->cpu.write_fs(args.flags & CLONE_SETTLS ? args.tls : guest_fs(c));
+    child->cpu.write_xsave(c.fpu);
+
+    // The child of a vfork resets handlers in its own kernel table, and in our only one.
+    cell::kernel_sigaction actions[cell::signal_count + 1];
+    if (!thread) base::copy_bytes(actions, the_cell.actions, sizeof actions);
+    args.stack = reinterpret_cast<std::uint64_t>(child) + sizeof(context);
+    args.stack_size = child->loop_stack - args.stack;
+    const long id = xos_clone(&args, sizeof args, child);
+    const bool back_from_vfork = !thread && (args.flags & CLONE_VFORK);
+    if (back_from_vfork) base::copy_bytes(the_cell.actions, actions, sizeof actions);
+    if (id < 0 || back_from_vfork) cell::release(*child);
+    trap::apply_mask(c, mask);
+    return id;
+}
+
+long start(context& c, const clone_arguments& args) {
+    const std::uint64_t mask = trap::block_signals(c);
+    if (c.signals_pending) {
+        trap::apply_mask(c, mask);
+        c.where = position::taken_back;
+        return 0;
+    }
+    cell::application_registers(c, c.saved);
+    c.cpu.read_xsave(c.fpu);
+    return args.flags & CLONE_VM ? start_sharing_memory(c, args, mask)
+                                 : fork_process(c, args, mask);
+}
+
+bool last_in_cell(const context& c) {
+    for (unsigned i = 0; i < the_cell.context_count; i++) {
+        const context& other = the_cell.context_at(i);
+        if (&other != &c && __atomic_load_n(&other.busy, __ATOMIC_ACQUIRE)) return false;
+    }
+    return true;
+}
+
+/// "kvm-nx-lpage-re" and the like: since Linux 6.12 a VM has kernel threads in its process's own
+/// thread group, and a process whose last thread merely exits would wait for them for ever.
+bool is_kernel_worker(const char* task) {
+    base::text<64> path;
+    path << "/proc/self/task/" << task << "/comm";
+    char name[5] = {};
+    const long fd = raw_syscall(__NR_open, as_long(path.terminated()), 0);
+    if (fd < 0) return false;
+    raw_syscall(__NR_read, fd, as_long(name), 4);
+    raw_syscall(__NR_close, fd);
+    return name[0] == 'k' && name[1] == 'v' && name[2] == 'm' && name[3] == '-';
+}
+
+bool only_kernel_workers_remain(std::uint32_t self) {
+    struct entry {
+        std::uint64_t inode, offset;
+        std::uint16_t length;
+        std::uint8_t type;
+        char name[];
+    };
+    alignas(8) char buffer[4096];
+    const long fd = raw_syscall(__NR_open, as_long("/proc/self/task"), 0200000 /* O_DIRECTORY */);
+    if (fd < 0) return false;
+    bool alone = true;
+    for (long n;
+         alone && (n = raw_syscall(__NR_getdents64, fd, as_long(buffer), sizeof buffer)) > 0;) {
+        for (long at = 0; alone && at < n;) {
+            const auto& e = *reinterpret_cast<const entry*>(buffer + at);
+            at += e.length;
+            std::uint32_t id = 0;
+            for (const char* digit = e.name; *digit >= '0' && *digit <= '9'; digit++) {
+                id = id * 10 + static_cast<std::uint32_t>(*digit - '0');
+            }
+            if (id != 0 && id != self && !is_kernel_worker(e.name)) alone = false;
+        }
+    }
+    raw_syscall(__NR_close, fd);
+    return alone;
+}
+
+long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
+    // Ours becomes the default over exec, as every handler does; an ignored SIGTRAP must stay
+    // ignored.
+    const cell::kernel_sigaction& trap_action = the_cell.actions[cell::sig_trap];
+    if (trap_action.handler == 1) {
+        raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
+    }
+    if (the_cell.at_exit) the_cell.at_exit("exec");
+    const long r = forward(c, number, a);
+    if (trap_action.handler == 1) {
+        const auto ours = cell::trampoline_for(trap_action);
+        raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
+    }
+    return r;
+}
+
+}  // namespace
+
+long fork(context& c, const std::uint64_t*) {
+    return start(c, {.exit_signal = sigchld});
+}
+
+long vfork(context& c, const std::uint64_t*) {
+    return start(c, {.flags = CLONE_VM | CLONE_VFORK, .exit_signal = sigchld});
+}
+
+long clone(context& c, const std::uint64_t* a) {
+    return start(c, {.flags = a[0] & 0xffffff00u,
+                     .pidfd = a[2],
+                     .child_tid = a[3],
+                     .parent_tid = a[2],
+                     .exit_signal = a[0] & 0xff,
+                     .stack = a[1],
+                     .tls = a[4]});
+}
+
+long clone3(context& c, const std::uint64_t* a) {
+    constexpr std::uint64_t first_version = 64;
+    if (a[1] < first_version) return error_inval;
+    clone_arguments args{};
+    const std::size_t known = a[1] < sizeof args ? a[1] : sizeof args;
+    if (!copy_in(&args, a[0], known)) return error_fault;
+    for (std::uint64_t at = known; at < a[1]; at++) {
+        // Extensions that are not zero are news to the kernel's ABI that we know.
+        std::uint8_t byte = 0;
+        if (at > 4096) return -7;
+        if (!copy_in(&byte, a[0] + at, 1)) return error_fault;
+        if (byte) return -7;
+    }
+    return start(c, args);
+}
+
+long exit(context& c, const std::uint64_t* a) {
+    trap::block_signals(c);
+    if (c.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
+    if (static_cast<long>(c.thread_id) == raw_syscall(__NR_getpid)) the_cell.leader_status = a[0];
+    if (last_in_cell(c) && only_kernel_workers_remain(c.thread_id)) {
+        // The process's status is that of its first thread, whenever that ended.
+        const bool leader_gone = the_cell.leader_status != cell::cell_state::still_running;
+        const std::uint64_t status[1] = {leader_gone ? the_cell.leader_status : a[0]};
+        return exit_group(c, status);
+    }
+    xos_end_thread(&c.busy, static_cast<long>(a[0]));
+}
+
+long exit_group(context& c, const std::uint64_t* a) {
+    if (the_cell.at_exit && !c.shares_memory_only) the_cell.at_exit("exit");
+    for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
+}
+
+long execve(context& c, const std::uint64_t* a) {
+    return replace_program(c, __NR_execve, a);
+}
+long execveat(context& c, const std::uint64_t* a) {
+    return replace_program(c, __NR_execveat, a);
+}
+
+long arch_prctl(context& c, const std::uint64_t* a) {
+    constexpr std::uint64_t set_gs = 0x1001, set_fs = 0x1002, get_fs = 0x1003, get_gs = 0x1004;
+    switch (a[0]) {
+        case set_fs: {
+            const long r = forward(c, __NR_arch_prctl, a);
+            if (r == 0) c.cpu.write_fs(a[1]);
+            return r;
+        }
+        case get_fs: {
+            const std::uint64_t base = guest_fs(c);
+            return copy_out(a[1], &base, sizeof base) ? 0 : error_fault;
+        }
+        case set_gs:
+        case get_gs:
+            return error_inval;
+        default:
+            return forward(c, __NR_arch_prctl, a);
+    }
+}
+
+}  // namespace xos::syscall

@@ -1,0 +1,126 @@
+// A `syscall` instruction of the application has left the guest.
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/table.hpp"
+
+namespace xos::syscall {
+
+using cell::context;
+using cell::position;
+
+namespace {
+
+constexpr long taken_back = -512;
+
+/// Port and descriptor-table access would reach past the guest's own: the kernel does not have it.
+long refused(context&, const std::uint64_t*) {
+    return error_nosys;
+}
+constexpr unsigned refused_calls[] = {__NR_modify_ldt, __NR_iopl, __NR_ioperm};
+
+struct emulation_list {
+    emulation by_number[table_size] = {};
+
+    constexpr emulation_list() {
+        for (unsigned number : refused_calls) by_number[number] = refused;
+        by_number[__NR_rt_sigaction] = rt_sigaction;
+        by_number[__NR_rt_sigreturn] = rt_sigreturn;
+        by_number[__NR_sigaltstack] = sigaltstack;
+        by_number[__NR_fork] = fork;
+        by_number[__NR_vfork] = vfork;
+        by_number[__NR_clone] = clone;
+        by_number[__NR_clone3] = clone3;
+        by_number[__NR_exit] = exit;
+        by_number[__NR_exit_group] = exit_group;
+        by_number[__NR_execve] = execve;
+        by_number[__NR_execveat] = execveat;
+        by_number[__NR_arch_prctl] = arch_prctl;
+        by_number[__NR_close] = close;
+        by_number[__NR_dup2] = dup2;
+        by_number[__NR_dup3] = dup3;
+        by_number[__NR_close_range] = close_range;
+    }
+};
+
+constexpr emulation_list emulations;
+
+consteval policy policy_of(unsigned number) {
+    switch (number) {
+#define XOS_SYSCALL(number, name, who, ...) \
+    case number:                            \
+        return policy::who;
+#include "libxos/syscall/table.def"
+#undef XOS_SYSCALL
+        default:
+            return policy::forward;
+    }
+}
+
+/// The table is what people read; the list is what runs.
+consteval bool agrees_with_table() {
+    for (unsigned n = 0; n < table_size; n++) {
+        if ((emulations.by_number[n] != nullptr) != (policy_of(n) != policy::forward)) return false;
+    }
+    return true;
+}
+static_assert(agrees_with_table(), "table.def and the emulated calls differ");
+
+}  // namespace
+
+emulation emulation_of(std::uint64_t number) {
+    return number < table_size ? emulations.by_number[number] : nullptr;
+}
+
+void on_system_call(context& c) {
+    arch::guest_area& area = *c.kernel_area;
+    const std::uint64_t number = area.number;
+    if (c.signals_pending) {
+        c.where = position::taken_back;
+        return;
+    }
+    if (const emulation emulate = emulation_of(number)) {
+        c.emulated[number]++;
+        const long result = emulate(c, area.arguments);
+        if (c.where == position::system_call) area.result = static_cast<std::uint64_t>(result);
+        return;
+    }
+    const long result = xos_forward(&c, &area.number);
+    if (result == taken_back) {
+        c.where = position::taken_back;
+        return;
+    }
+    c.forwarded[number < table_size ? number : table_size - 1]++;
+    area.result = static_cast<std::uint64_t>(result);
+}
+
+long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
+    const std::uint64_t call[7] = {number, a[0], a[1], a[2], a[3], a[4], a[5]};
+    const long result = xos_forward(&c, call);
+    if (result == taken_back) c.where = position::taken_back;
+    return result;
+}
+
+namespace {
+
+struct io_vector {
+    std::uint64_t base, length;
+};
+
+bool copy(long direction, void* own, std::uint64_t theirs, std::size_t n) {
+    const io_vector local{reinterpret_cast<std::uint64_t>(own), n}, remote{theirs, n};
+    const long r = base::raw_syscall(direction, base::raw_syscall(__NR_getpid),
+                                     base::as_long(&local), 1, base::as_long(&remote), 1, 0);
+    return r == static_cast<long>(n);
+}
+
+}  // namespace
+
+bool copy_in(void* to, std::uint64_t from, std::size_t n) {
+    return copy(__NR_process_vm_readv, to, from, n);
+}
+
+bool copy_out(std::uint64_t to, const void* from, std::size_t n) {
+    return copy(__NR_process_vm_writev, const_cast<void*>(from), to, n);
+}
+
+}  // namespace xos::syscall

@@ -1,0 +1,74 @@
+// What libxos knows about each Linux system call: who carries it out, on which thread, and what its
+// arguments are. The facts, and what the enumerators mean, are in table.def.
+//
+//     const entry& call = lookup(__NR_pread64);
+//     call.policy        // policy::forward
+//     call.ring          // ring_class::blocking
+//     call.arguments[1]  // argument::out_bytes
+//
+// Constant data and loops over it: usable in host mode and inside the guest.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace xos::syscall {
+
+enum class policy : std::uint8_t { forward, emulate, refuse };
+
+enum class ring_class : std::uint8_t { thread, any, blocking };
+
+enum class argument : std::uint8_t {
+    none,  // beyond the last argument
+    fd,
+    dirfd,
+    path,
+    string,
+    in_bytes,
+    out_bytes,
+    size,
+    in_iovec,
+    out_iovec,
+    count,
+    in_struct,
+    out_struct,
+    inout_struct,
+    in_msghdr,
+    out_msghdr,
+    mmsghdr_in,
+    mmsghdr_out,
+    argv,
+    address,
+    futex,
+    offset,
+    integer,
+    flags,
+    mode,
+    pid,
+    signal,
+    id,
+    clock,
+    function,
+};
+
+/// A default entry stands for a call the table lacks: Linux decides, on the calling thread.
+struct entry {
+    std::string_view name{};
+    syscall::policy policy = syscall::policy::forward;
+    ring_class ring = ring_class::thread;
+    std::array<argument, 6> arguments{};
+    std::uint8_t argument_count = 0;
+};
+
+/// Greater than every number in the table; numbers from here on are unknown.
+inline constexpr unsigned table_size = 512;
+
+/// Never fails: a default entry for an unknown number (x32 numbers are unknown). Lives forever.
+const entry& lookup(unsigned number) noexcept;
+
+/// The number of the call Linux names so (`__NR_` + name). Searches the whole table.
+std::optional<unsigned> number_of(std::string_view name) noexcept;
+
+}  // namespace xos::syscall

@@ -1,0 +1,170 @@
+// Exceptions and refusals that the guest could not settle itself.
+#include "libxos/base/bytes.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/trap/signals.hpp"
+
+namespace xos::trap {
+
+using cell::context;
+using cell::the_cell;
+using chunk_result = memory::address_space::chunk_result;
+
+namespace {
+
+constexpr std::uint8_t hlt = 0xf4;
+
+/// One byte of opcode, and an immediate byte for IN and OUT with a constant port.
+constexpr bool is_port_opcode(std::uint8_t b) {
+    return (b & 0xfc) == 0xec || (b & 0xfc) == 0x6c;
+}
+constexpr bool is_port_opcode_immediate(std::uint8_t b) {
+    return (b & 0xfc) == 0xe4;
+}
+constexpr bool is_prefix(std::uint8_t b) {
+    return b == 0x66 || b == 0x67 || b == 0xf2 || b == 0xf3;
+}
+
+/// KVM may or may not have moved RIP past a port instruction when it exits for it (its fast path
+/// has not, its emulator has). Linux must refuse the instruction at its own address.
+std::uint64_t port_instruction_at(std::uint64_t rip) {
+    const auto byte = [](std::uint64_t at) { return base::load<std::uint8_t>(at); };
+    std::uint64_t opcode = rip;
+    while (opcode - rip < 4 && is_prefix(byte(opcode))) opcode++;
+    if (is_port_opcode(byte(opcode)) || is_port_opcode_immediate(byte(opcode))) return rip;
+    if (is_port_opcode_immediate(byte(rip - 2)))
+        rip -= 2;
+    else if (is_port_opcode(byte(rip - 1)))
+        rip -= 1;
+    while (is_prefix(byte(rip - 1))) rip -= 1;
+    return rip;
+}
+constexpr unsigned many = 10000;
+
+arch::guest_area& area_of(context& c) {
+    return c.at_cpl0 ? *c.kernel_area : *c.area;
+}
+
+/// A fault that "retry" does not cure must not become a process that hangs.
+void count_repeats(context& c, std::uint64_t address) {
+    if (c.repeated_fault != address) {
+        c.repeated_fault = address;
+        c.repeats = 0;
+    }
+    if (++c.repeats > many)
+        cell::die(&c, "a page fault repeats although its memory is mapped", address);
+}
+
+bool made_visible(context& c, std::uint64_t address) {
+    base::outcome failure;
+    switch (the_cell.space().add_chunk(gva{address}, failure)) {
+        case chunk_result::added:
+            return true;
+        case chunk_result::already_there:
+            count_repeats(c, address);
+            return true;
+        case chunk_result::failed:
+            cell::die(&c,
+                      "no room to make memory visible to the guest (slots, page tables or "
+                      "guest-physical addresses are used up)",
+                      address);
+        case chunk_result::not_user_memory:
+            break;
+    }
+    return false;
+}
+
+/// INT1 (F1) is reported behind the instruction, by a software KVM at it.
+std::uint64_t icebp_at(std::uint64_t rip) {
+    constexpr std::uint8_t icebp = 0xf1;
+    return base::load<std::uint8_t>(rip - 1) == icebp ? rip - 1 : rip;
+}
+bool is_icebp(std::uint64_t rip) {
+    return base::load<std::uint8_t>(icebp_at(rip)) == 0xf1;
+}
+
+/// ring3: the process may write there as far as Linux knows, so Linux must not be asked.
+bool in_kernel_memory(std::uint64_t address) {
+    const auto& arena = the_cell.arena;
+    return the_cell.is_ring3() && address >= arena.begin().value &&
+           address < arena.user_begin().value;
+}
+
+/// A signal made here, with the guest at `r`. Comes back only if another is to be delivered first.
+void send(context& c, const arch::general_registers& r, int signal, int code,
+          std::uint64_t address) {
+    cell::queued_signal s{signal, {}};
+    base::zero_bytes(&s.info, sizeof s.info);
+    s.info.number = signal;
+    s.info.code = code;
+    s.info.rest[0] = address;
+    const std::uint64_t mask = block_signals(c);
+    if (c.signals_pending) return;
+    c.signal_mask = mask;
+    deliver(c, r, s);
+}
+
+/// The signal that Linux raises for this exception, raised by Linux.
+void raise(context& c, const trap_frame& f) {
+    arch::general_registers r = arch::registers_of(f);
+    if (f.vector == arch::vector_debug && is_icebp(r.rip)) {
+        r.rip = icebp_at(r.rip);
+    } else if (f.vector == arch::vector_debug) {
+        // A trap, not a fault: the instruction must not be executed again.
+        constexpr int trap_trace = 2;
+        return send(c, r, cell::sig_trap, trap_trace, r.rip);
+    }
+    if (f.vector == arch::vector_page_fault && in_kernel_memory(f.fault_address)) {
+        constexpr int access_error = 2;
+        return send(c, r, cell::sig_segv, access_error, f.fault_address);
+    }
+    // INT3 and INTO are reported behind the instruction (CC, or CD ib), which Linux must execute.
+    if (f.vector == arch::vector_breakpoint)
+        r.rip -= base::load<std::uint8_t>(r.rip - 1) == 0xcc ? 1 : 2;
+    if (f.vector == arch::vector_overflow) r.rip -= 2;
+    if (f.vector == arch::vector_page_fault) c.pass_to_linux = true;
+    step_in_host(c, r);
+}
+
+}  // namespace
+
+void on_trap(context& c) {
+    arch::guest_area& area = area_of(c);
+    const trap_frame& frame = *area.frame;
+    switch (area.trap_message) {
+        case arch::trap_request_memory:
+            if (made_visible(c, frame.fault_address)) {
+                area.trap_message = arch::trap_answer_retry;
+            } else {
+                area.trap_message = arch::trap_answer_handlers;
+            }
+            return;
+        case arch::trap_request_raise:
+            // Comes back only if a signal is to be delivered first; the instruction then faults
+            // again.
+            area.trap_message = arch::trap_answer_retry;
+            raise(c, frame);
+            return;
+        case arch::trap_request_kernel_fault:
+            cell::die_at(&c, "kernel-side code of libxos, or a local system call, faulted", frame);
+        default:
+            cell::die(&c, "unknown request of the trap dispatcher", area.trap_message);
+    }
+}
+
+void on_refused(context& c) {
+    arch::general_registers r;
+    if (!cell::application_registers(c, r)) {
+        cell::die(&c, "kernel-side code touched memory that Linux refuses");
+    }
+    // KVM has already stepped over HLT, which Linux must refuse at its own address.
+    if (c.cpu.run_page().exit_reason == KVM_EXIT_HLT &&
+        base::load<std::uint8_t>(r.rip - 1) == hlt) {
+        r.rip -= 1;
+    }
+    if (c.cpu.run_page().exit_reason == KVM_EXIT_IO && c.where == cell::position::application) {
+        r.rip = port_instruction_at(r.rip);
+    }
+    step_in_host(c, r);
+}
+
+}  // namespace xos::trap

@@ -1,0 +1,44 @@
+// Signals and Linux's own verdict on an instruction, by way of the hop.
+//
+// The hop: host mode puts the guest's exact registers and extended state into a signal frame of its
+// own and executes rt_sigreturn. The thread is then in the guest's state in host mode, and Linux
+// itself builds the application's signal frame, or executes the offending instruction and raises
+// the true signal. Every handler of the process is replaced by a trampoline, which takes the thread
+// back into the guest at the handler that the application asked for. docs/signals.md tells the
+// whole story.
+#pragma once
+
+#include "libxos/cell/cell.hpp"
+
+namespace xos::trap {
+
+/// Hooks of the run loop.
+void on_trap(cell::context& c);
+void on_refused(cell::context& c);
+void on_signals(cell::context& c);
+void on_leaving(cell::context& c);
+
+/// Lets Linux execute the instruction at `r` in host mode: it raises its signal, or succeeds, and
+/// then the guest goes on behind it. Returns only when a signal came first, which the run loop then
+/// delivers.
+void step_in_host(cell::context& c, const arch::general_registers& r);
+
+/// rt_sigreturn of the application: `frame` is the guest's RSP.
+void return_from_handler(cell::context& c, std::uint64_t frame);
+
+/// Queues `info` for this thread and delivers it with the guest at `r`.
+[[noreturn]] void deliver(cell::context& c, const arch::general_registers& r,
+                          const cell::queued_signal& signal);
+
+/// Puts a signal frame's extended state (null: the initial state) into the vCPU.
+void set_extended_state(cell::context& c, std::uint64_t fpu_state);
+
+void set_default_action(int signal);
+
+std::uint64_t set_mask(std::uint64_t mask);
+/// Blocks everything; returns the application's mask. No signal is recorded until apply_mask().
+std::uint64_t block_signals(cell::context& c);
+/// Makes `mask` the application's. The kernel's stays full while a signal waits to be delivered.
+void apply_mask(cell::context& c, std::uint64_t mask);
+
+}  // namespace xos::trap

@@ -1,0 +1,103 @@
+// A signal arrives while a thread is in the cell.
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/cell/stubs.hpp"
+#include "libxos/trap/signals.hpp"
+
+extern "C" {
+extern const char xos_forward_check[], xos_forward_insn[], xos_forward_taken_back[];
+}
+
+namespace xos::trap {
+
+using base::as_long;
+using base::raw_syscall;
+using cell::context;
+using cell::the_cell;
+
+namespace {
+
+bool raised_by_fault(int signal, const cell::kernel_siginfo& info) {
+    constexpr int from_kernel = 0x80;
+    return (signal == cell::sig_segv || signal == cell::sig_bus || signal == cell::sig_ill ||
+            signal == cell::sig_fpe) &&
+           info.code > 0 && info.code != from_kernel;
+}
+
+void forget_waiting(context& c) {
+    c.signals_pending = 0;
+    c.cpu.run_page().immediate_exit = 0;
+}
+
+void queue_for_linux(context& c, const cell::queued_signal& s) {
+    raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, s.number,
+                as_long(&s.info));
+}
+
+}  // namespace
+
+void on_signals(context& c) {
+    arch::general_registers r;
+    const cell::queued_signal s = c.waiting;
+    const std::uint64_t handler = the_cell.actions[s.number].handler;
+    if (handler <= 1) {
+        // The action changed meanwhile: the kernel knows what the default is.
+        forget_waiting(c);
+        if (handler == 0) {
+            set_default_action(
+                s.number);  // the kernel's may be ours: SIGTRAP, and faults that handlers want
+            queue_for_linux(c, s);
+        }
+        set_mask(c.signal_mask);
+        return;
+    }
+    if (!cell::application_registers(c, r)) {
+        // Kernel-side code runs on to its next poll; the guest is re-entered with the signal
+        // waiting.
+        cell::request_poll(c);
+        c.cpu.run_page().immediate_exit = 0;
+        return;
+    }
+    forget_waiting(c);
+    cell::clear_poll(c);
+    deliver(c, r, s);
+}
+
+void on_leaving(context& c) {
+    // All signals are blocked; GS says "outside" again, so that Linux delivers to the handler
+    // directly.
+    if (c.signals_pending) {
+        queue_for_linux(c, c.waiting);
+        forget_waiting(c);
+    }
+    if (!(c.alternate.flags & cell::ss::disable)) {
+        raw_syscall(__NR_sigaltstack, as_long(&c.alternate), 0);
+    }
+}
+
+}  // namespace xos::trap
+
+extern "C" {
+
+/// In the trampoline, on the loop stack, every signal blocked. Only notes what happened: the run
+/// loop delivers. Until then the kernel keeps everything else: the mask stays full after the
+/// return.
+void xos_record_signal(int signal, const xos::cell::kernel_siginfo* info,
+                       xos::cell::kernel_ucontext* u, xos::cell::context* c) {
+    using namespace xos;
+    if (trap::raised_by_fault(signal, *info)) {
+        cell::die_in_host(c, signal, *info, *u);
+    }
+    c->waiting.number = signal;
+    c->waiting.info = *info;
+    c->signal_mask = u->mask;
+    c->signals_pending = 1;
+    c->cpu.run_page().immediate_exit = 1;
+    u->mask = ~std::uint64_t{0};
+    // A forwarded call that has not begun, or that the kernel would make again after the handler,
+    // is taken back: the handler comes first.
+    if (u->rip >= cell::address_of(xos_forward_check) &&
+        u->rip <= cell::address_of(xos_forward_insn)) {
+        u->rip = cell::address_of(xos_forward_taken_back);
+    }
+}
+}

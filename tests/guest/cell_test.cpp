@@ -1,0 +1,555 @@
+// Entering, leaving, and that ordinary code does not notice.
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <future>
+#include <mutex>
+#include <numeric>
+#include <set>
+#include <stdexcept>
+#include <xos/stats.hpp>
+
+#include "tests/guest/machine_state.hpp"
+#include "tests/guest/support.hpp"
+
+using namespace xos;
+using namespace xos::test;
+
+namespace {
+
+/// The registers that a function must keep, set to a pattern around a call.
+extern "C" void xos_test_callee_saved(void (*fn)(), std::uint64_t* out);
+asm(R"(
+        .text
+        .globl xos_test_callee_saved
+xos_test_callee_saved:
+        pushq %rbx
+        pushq %rbp
+        pushq %r12
+        pushq %r13
+        pushq %r14
+        pushq %r15
+        pushq %rsi
+        movabsq $0x1122334455667788, %rbx
+        leaq 1(%rbx), %rbp
+        leaq 2(%rbx), %r12
+        leaq 3(%rbx), %r13
+        leaq 4(%rbx), %r14
+        leaq 5(%rbx), %r15
+        call *%rdi
+        popq %rsi
+        movq %rbx, (%rsi)
+        movq %rbp, 8(%rsi)
+        movq %r12, 16(%rsi)
+        movq %r13, 24(%rsi)
+        movq %r14, 32(%rsi)
+        movq %r15, 40(%rsi)
+        popq %r15
+        popq %r14
+        popq %r13
+        popq %r12
+        popq %rbp
+        popq %rbx
+        ret
+)");
+
+std::vector<std::uint64_t> callee_saved_after(void (*fn)()) {
+    std::vector<std::uint64_t> all(6);
+    xos_test_callee_saved(fn, all.data());
+    return all;
+}
+
+struct control_words {
+    unsigned mxcsr = _mm_getcsr();
+    std::uint16_t x87;
+    control_words() { asm volatile("fnstcw %0" : "=m"(x87)); }
+};
+
+std::atomic<unsigned> destroyed{0};
+struct counts_destruction {
+    ~counts_destruction() { destroyed++; }
+    unsigned value = 0;
+};
+thread_local counts_destruction per_thread;
+
+std::uint64_t now(clockid_t clock) {
+    timespec t;
+    clock_gettime(clock, &t);
+    return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(t.tv_nsec);
+}
+
+struct clock_reading {
+    clockid_t clock;
+    std::uint64_t value = 0;
+};
+
+std::uint64_t host_clock(clockid_t clock) {
+    clock_reading r{clock};
+    host_call(
+        [](void* p) {
+            auto& r = *static_cast<clock_reading*>(p);
+            timespec t;
+            syscall(SYS_clock_gettime, r.clock, &t);
+            r.value = static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 +
+                      static_cast<std::uint64_t>(t.tv_nsec);
+        },
+        &r);
+    return r.value;
+}
+
+[[gnu::noinline]] unsigned long deep(unsigned n) {
+    volatile char room[4000];
+    room[0] = static_cast<char>(n);
+    if (n == 0) return 0;
+    return deep(n - 1) + 1 + static_cast<unsigned long>(room[0] - static_cast<char>(n));
+}
+
+[[gnu::noinline]] void throw_through(int depth) {
+    struct unwound {
+        ~unwound() { destroyed++; }
+    } guard;
+    if (depth == 0) throw std::runtime_error("from below");
+    throw_through(depth - 1);
+}
+
+}  // namespace
+
+TEST_CASE("enter and leave continue in the same function") {
+    ensure_cell();
+    volatile int local = 41;
+    const pid_t thread = gettid();
+    CHECK_FALSE(inside());
+    enter();
+    const bool was_inside = inside();
+    local = local + 1;
+    const pid_t thread_inside = gettid();
+    leave();
+    CHECK(was_inside);
+    CHECK_FALSE(inside());
+    CHECK(local == 42);
+    CHECK(thread_inside == thread);
+}
+
+TEST_CASE("enter starts the cell if need be") {
+    CHECK_FALSE(started());
+    CHECK(current_mode() == mode::automatic);
+    enter();
+    const bool was_inside = inside();
+    leave();
+    CHECK(was_inside);
+    CHECK(started());
+    CHECK(current_mode() != mode::automatic);
+    CHECK(mode_reason().size() > 10);
+}
+
+TEST_CASE("a scoped entry leaves at the end of its scope also by an exception") {
+    ensure_cell();
+    try {
+        scoped_entry guard;
+        throw 1;
+    } catch (int) {
+    }
+    CHECK_FALSE(inside());
+    {
+        scoped_entry guard;
+        leave();
+    }
+    CHECK_FALSE(inside());
+}
+
+TEST_CASE("enter and leave keep the callee-saved registers") {
+    ensure_cell();
+    const auto expected = callee_saved_after([] {});
+    const auto entering = callee_saved_after([] { enter(); });
+    const auto inside_call = callee_saved_after([] { getppid(); });
+    const auto leaving = callee_saved_after([] { leave(); });
+    CHECK(entering == expected);
+    CHECK(inside_call == expected);
+    CHECK(leaving == expected);
+}
+
+TEST_CASE("enter and leave keep errno and the floating-point modes") {
+    ensure_cell();
+    _mm_setcsr(0x1f80 | 0x6000);  // truncate
+    const std::uint16_t single_precision_down = 0x047f;
+    asm volatile("fldcw %0" : : "m"(single_precision_down));
+    errno = 1234;
+    enter();
+    const int error_inside = errno;
+    const control_words words_inside;
+    errno = 4321;
+    _mm_setcsr(0x1f80 | 0x2000);
+    leave();
+    const int error_outside = errno;
+    const control_words words_outside;
+    _mm_setcsr(0x1f80);
+    asm volatile("fninit");
+    CHECK(error_inside == 1234);
+    CHECK(words_inside.mxcsr == (0x1f80u | 0x6000u));
+    CHECK(words_inside.x87 == 0x047f);
+    CHECK(error_outside == 4321);
+    CHECK(words_outside.mxcsr == (0x1f80u | 0x2000u));
+    CHECK(words_outside.x87 == 0x047f);
+}
+
+TEST_CASE("threads enter and leave at the same time") {
+    ensure_cell();
+    std::atomic<unsigned> wrong{0}, rounds{0};
+    on_threads(20, [&](unsigned index) {
+        for (unsigned i = 0; i < 25; i++) {
+            volatile unsigned mine = index * 1000 + i;
+            scoped_entry guard;
+            per_thread.value = mine;
+            if (!inside() || getpid() <= 0 || per_thread.value != mine) wrong++;
+            rounds++;
+        }
+        if (inside()) wrong++;
+    });
+    CHECK(wrong == 0);
+    CHECK(rounds == 20 * 25);
+}
+
+TEST_CASE("a thread created inside starts inside and one created outside does not") {
+    ensure_cell();
+    bool born_inside = false, born_outside = true;
+    {
+        scoped_entry guard;
+        std::thread([&] { born_inside = inside(); }).join();
+    }
+    std::thread([&] { born_outside = inside(); }).join();
+    CHECK(born_inside);
+    CHECK_FALSE(born_outside);
+}
+
+TEST_CASE("a thread born inside may leave and end outside and the other way round") {
+    const auto counts = in_cell([] {
+        std::vector<int> seen;
+        std::thread([&] {
+            leave();
+            seen.push_back(inside());
+        }).join();
+        std::thread([&] {
+            leave();
+            enter();
+            seen.push_back(inside());
+        }).join();
+        return seen;
+    });
+    bool second = false;
+    std::thread([&] {
+        enter();
+        second = inside();
+    }).join();
+    CHECK(counts == std::vector<int>{0, 1});
+    CHECK(second);
+}
+
+TEST_CASE("thread-local objects live and die as they do natively") {
+    same([] {
+        destroyed = 0;
+        std::vector<unsigned> seen(8);
+        on_threads(8, [&](unsigned i) {
+            per_thread.value += i + 1;
+            std::this_thread::yield();
+            seen[i] = per_thread.value;
+        });
+        seen.push_back(destroyed);
+        return seen;
+    });
+    CHECK(destroyed == 8);
+}
+
+TEST_CASE("exceptions unwind frames inside") {
+    same([] {
+        destroyed = 0;
+        std::string text;
+        try {
+            throw_through(20);
+        } catch (const std::exception& e) {
+            text = e.what();
+        }
+        return text + " " + std::to_string(destroyed);
+    });
+}
+
+TEST_CASE("an exception thrown inside is caught outside") {
+    ensure_cell();
+    std::string text;
+    try {
+        scoped_entry guard;
+        throw_through(3);
+    } catch (const std::runtime_error& e) {
+        text = e.what();
+    }
+    CHECK(text == "from below");
+}
+
+TEST_CASE("mutexes and condition variables and futures work") {
+    const auto sums = same([] {
+        std::mutex lock;
+        std::condition_variable changed;
+        unsigned turn = 0, sum = 0;
+        on_threads(6, [&](unsigned i) {
+            for (unsigned round = 0; round < 20; round++) {
+                std::unique_lock held(lock);
+                changed.wait(held, [&] { return turn % 6 == i; });
+                turn++;
+                sum += round;
+                changed.notify_all();
+            }
+        });
+        auto first = std::async(std::launch::async, [] { return 20u; });
+        auto second = std::async(std::launch::async, [&] { return first.get() + 22u; });
+        std::unique_lock held(lock);
+        const bool timed_out =
+            changed.wait_for(held, std::chrono::milliseconds(1)) == std::cv_status::timeout;
+        return std::vector<unsigned>{turn, sum, second.get(), timed_out};
+    });
+    CHECK(sums == std::vector<unsigned>{120, 1140, 42, 1});
+}
+
+TEST_CASE("one mutex is shared by threads inside and outside") {
+    ensure_cell();
+    std::mutex lock;
+    unsigned long sum = 0;
+    on_threads(4, [&](unsigned i) {
+        if (i % 2) enter();
+        for (unsigned n = 0; n < 2000; n++) {
+            std::lock_guard held(lock);
+            sum = sum + 1;
+        }
+        if (i % 2) leave();
+    });
+    CHECK(sum == 8000);
+}
+
+TEST_CASE("AVX registers survive forwarded calls and first touches of memory") {
+    if (!__builtin_cpu_supports("avx2")) return;
+    const auto differences = same([] {
+        lines all;
+        machine_state in = distinct_state();
+        in.gpr[0] = SYS_getppid;
+        constexpr unsigned result_rcx_r11 = 1 | 1 << 2 | 1 << 10;
+        all.push_back(difference(in, registers_after(event::syscall, in), result_rcx_r11));
+        auto* fresh = static_cast<char*>(mmap(nullptr, std::size_t{1} << 30, PROT_READ | PROT_WRITE,
+                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        for (std::size_t at = 0; at < std::size_t{1} << 30; at += std::size_t{200} << 20) {
+            in.gpr[4] = reinterpret_cast<std::uint64_t>(fresh + at);
+            all.push_back(difference(in, registers_after(event::store_to_rsi, in)));
+        }
+        munmap(fresh, std::size_t{1} << 30);
+        return all;
+    });
+    CHECK(differences == lines(7));
+}
+
+TEST_CASE("AVX-512 registers survive forwarded calls") {
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return;
+    same([] {
+        alignas(64) static std::uint8_t in[32][64], out[32][64];
+        for (unsigned i = 0; i < sizeof in; i++)
+            in[i / 64][i % 64] = static_cast<std::uint8_t>(i * 7 + i / 64);
+        std::uint64_t mask = 0;
+        long result = SYS_getppid;
+        asm volatile(R"(
+            .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+            vmovdqu64 64*\n(%2), %%zmm\n
+            .endr
+            movabsq $0x123456789abcdef0, %%rdx
+            kmovq %%rdx, %%k5
+            syscall
+            kmovq %%k5, %1
+            .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+            vmovdqu64 %%zmm\n, 64*\n(%3)
+            .endr
+            vzeroupper)"
+                     : "+a"(result), "=&r"(mask)
+                     : "r"(&in), "r"(&out)
+                     : "rcx", "rdx", "r11", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
+                       "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",
+                       "xmm14", "xmm15");
+        return std::pair(std::memcmp(in, out, sizeof in), mask);
+    });
+}
+
+TEST_CASE("the vDSO's clocks agree with Linux and never step back") {
+    const unsigned wrong = in_cell([] {
+        unsigned wrong = 0;
+        for (clockid_t clock : {CLOCK_MONOTONIC, CLOCK_REALTIME}) {
+            std::uint64_t last = 0;
+            for (unsigned i = 0; i < 50; i++) {
+                const std::uint64_t before = host_clock(clock), here = now(clock),
+                                    after = host_clock(clock);
+                if (here < before || here > after || here < last) wrong++;
+                last = here;
+            }
+        }
+        return wrong;
+    });
+    CHECK(wrong == 0);
+}
+
+TEST_CASE("the time stamp counter is the host's") {
+    const bool between = in_cell([] {
+        struct {
+            std::uint64_t value;
+        } before{}, after{};
+        const auto read = [](void* p) { *static_cast<std::uint64_t*>(p) = __rdtsc(); };
+        host_call(read, &before);
+        const std::uint64_t here = __rdtsc();
+        host_call(read, &after);
+        return before.value <= here && here <= after.value;
+    });
+    CHECK(between);
+}
+
+TEST_CASE("getcpu names the processor that the thread runs on") {
+    same([] {
+        std::vector<int> wrong;
+        cpu_set_t all;
+        sched_getaffinity(0, sizeof all, &all);
+        for (int cpu = 0; cpu < 4; cpu++) {
+            if (!CPU_ISSET(cpu, &all)) continue;
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            sched_setaffinity(0, sizeof one, &one);
+            unsigned by_vdso = 99, by_call = 99;
+            getcpu(&by_vdso, nullptr);
+            syscall(SYS_getcpu, &by_call, nullptr, nullptr);
+            if (sched_getcpu() != cpu) wrong.push_back(1000 + cpu);
+            if (by_vdso != static_cast<unsigned>(cpu)) wrong.push_back(2000 + cpu);
+            if (by_call != static_cast<unsigned>(cpu)) wrong.push_back(3000 + cpu);
+        }
+        sched_setaffinity(0, sizeof all, &all);
+        return wrong;
+    });
+}
+
+TEST_CASE("the stack grows inside") {
+    same([] { return deep(1500); });
+    const unsigned long on_thread = in_cell([] {
+        unsigned long r = 0;
+        std::thread([&] { r = deep(1500); }).join();
+        return r;
+    });
+    CHECK(on_thread == 1500);
+}
+
+TEST_CASE("large allocations are zeroed and kept") {
+    same([] {
+        std::vector<std::size_t> sums;
+        for (std::size_t mib : {1, 16, 64}) {
+            std::vector<std::uint32_t> v(mib << 18);
+            for (std::size_t i = 0; i < v.size(); i += 1024) v[i] += static_cast<std::uint32_t>(i);
+            sums.push_back(std::accumulate(v.begin(), v.end(), std::size_t{0}));
+        }
+        return sums;
+    });
+}
+
+TEST_CASE("mappings follow mmap and mprotect and mremap and munmap and brk") {
+    same([] {
+        lines seen;
+        constexpr std::size_t length = 64 * 4096;
+        auto* p = static_cast<char*>(
+            mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        std::memset(p, 'a', length);
+        seen.push_back(show("mprotect", mprotect(p, 4096, PROT_READ)));
+        seen.push_back(show("read only", p[0]));
+        seen.push_back(show("mprotect", mprotect(p, 4096, PROT_READ | PROT_WRITE)));
+        p[0] = 'b';
+        auto* q = static_cast<char*>(mremap(p, length, 4 * length, MREMAP_MAYMOVE));
+        seen.push_back(show("moved", q[0]) + q[length - 1] + std::to_string(q[length]));
+        q[4 * length - 1] = 'z';
+        seen.push_back(show("dontneed", madvise(q, 4096, MADV_DONTNEED)));
+        seen.push_back(show("zero again", q[0]));
+        auto* fixed = static_cast<char*>(
+            mmap(q, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+        seen.push_back(show("fixed", fixed == q) + std::to_string(q[0]) + q[4096]);
+        seen.push_back(show("munmap", munmap(q, 4 * length)));
+        auto* top = static_cast<char*>(sbrk(1 << 20));
+        top[0] = top[(1 << 20) - 1] = 'x';
+        seen.push_back(show("brk", top[(1 << 20) - 1]));
+        sbrk(-(1 << 20));
+        return seen;
+    });
+}
+
+TEST_CASE("one page seen twice is one page") {
+    same([] {
+        const int fd = memfd_create("shared", 0);
+        (void)!ftruncate(fd, 8192);
+        auto* a =
+            static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+        auto* b = static_cast<char*>(mmap(nullptr, 8192, PROT_READ, MAP_SHARED, fd, 0));
+        a[5000] = 'q';
+        const char x = b[5000];
+        (void)!pwrite(fd, "w", 1, 5001);
+        const std::string both{x, b[5001], a[5001]};
+        munmap(a, 8192);
+        munmap(b, 8192);
+        close(fd);
+        return both;
+    });
+}
+
+TEST_CASE("a host call runs outside and returns inside") {
+    ensure_cell();
+    struct {
+        bool inside_call = true, inside_after = false;
+        int value = 0;
+    } seen;
+    {
+        scoped_entry guard;
+        host_call(
+            [](void* p) {
+                auto& s = *static_cast<decltype(seen)*>(p);
+                s.inside_call = inside();
+                s.value = 7;
+            },
+            &seen);
+        seen.inside_after = inside();
+    }
+    CHECK_FALSE(seen.inside_call);
+    CHECK(seen.inside_after);
+    CHECK(seen.value == 7);
+    host_call([](void* p) { *static_cast<int*>(p) = 8; }, &seen.value);
+    CHECK(seen.value == 8);
+}
+
+TEST_CASE("vCPUs are pooled") {
+    ensure_cell();
+    for (unsigned i = 0; i < 60; i++) std::thread([] { scoped_entry guard; }).join();
+    {
+        scoped_entry guard;
+        for (unsigned i = 0; i < 40; i++) std::thread([] {}).join();
+    }
+    const statistics s = stats();
+    CHECK(s.vcpus <= 8);
+    CHECK(s.entries == 101);
+}
+
+TEST_CASE("statistics count what happened") {
+    const auto differences = in_cell([] {
+        const statistics before = stats();
+        const std::uint64_t exits = thread_exits();
+        for (int i = 0; i < 10; i++) syscall(SYS_getppid);
+        const std::uint64_t made = thread_exits() - exits;
+        const statistics after = stats();
+        const auto path = static_cast<unsigned>(syscall_path::exit);
+        return std::vector<std::uint64_t>{
+            after.syscalls[path][SYS_getppid] - before.syscalls[path][SYS_getppid], made};
+    });
+    CHECK(differences == std::vector<std::uint64_t>{10, 10});
+    CHECK(to_string(stats()).find("getppid") != std::string::npos);
+}

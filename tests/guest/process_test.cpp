@@ -1,0 +1,357 @@
+// fork, vfork, posix_spawn, exec and exit from inside.
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "tests/guest/machine_state.hpp"
+#include "tests/guest/support.hpp"
+
+using namespace xos;
+using namespace xos::test;
+
+namespace {
+
+thread_local int per_thread = 1;
+
+/// What a child running `shell_words` by /bin/sh wrote to standard output, and its status.
+template <class Start>
+std::string output_of(Start start) {
+    int ends[2];
+    if (pipe(ends)) return "no pipe";
+    const int pid = start(ends[1]);
+    close(ends[1]);
+    std::string text;
+    char piece[256];
+    pollfd wait{ends[0], POLLIN, 0};
+    while (poll(&wait, 1, 10000) == 1) {
+        const ssize_t n = read(ends[0], piece, sizeof piece);
+        if (n <= 0) break;
+        text.append(piece, static_cast<std::size_t>(n));
+    }
+    close(ends[0]);
+    return text + status_of(pid);
+}
+
+char shell[] = "/bin/sh", minus_c[] = "-c", words[] = "echo $VALUE; exit 5",
+     value[] = "VALUE=from-the-parent";
+char* arguments[] = {shell, minus_c, words, nullptr};
+char* environment[] = {value, nullptr};
+
+int fork_deeper(int depth) {
+    const int pid = fork();
+    if (pid != 0) return pid;
+    if (depth == 0) _exit(inside() ? 40 : 41);
+    const std::string below = status_of(fork_deeper(depth - 1));
+    _exit(below.starts_with("exit ") ? std::atoi(below.c_str() + 5) + 1 : 99);
+}
+
+}  // namespace
+
+TEST_CASE("a fork's child continues with the parent's registers and memory") {
+    same([] {
+        per_thread = 17;
+        std::string text = "before";
+        volatile double number = 1.5;
+        const int pid = fork();
+        if (pid == 0) {
+            const bool right = per_thread == 17 && text == "before" && number == 1.5 &&
+                               getpid() == syscall(SYS_getpid) && gettid() == getpid() &&
+                               gettid() == syscall(SYS_gettid);
+            text += " changed in the child";
+            per_thread = 18;
+            _exit(right ? 7 : 8);
+        }
+        return status_of(pid) + text + std::to_string(per_thread);
+    });
+}
+
+TEST_CASE("a raw fork keeps every register") {
+    if (!__builtin_cpu_supports("avx")) return;
+    same([] {
+        machine_state s = distinct_state();
+        s.gpr[0] = SYS_fork;
+        const machine_state after = registers_after(event::syscall, s);
+        const std::string changed = difference(s, after, 1 | 1 << 2 | 1 << 10);
+        if (after.gpr[0] == 0) _exit(changed.empty() ? 7 : 8);
+        return changed + status_of(static_cast<int>(after.gpr[0]));
+    });
+}
+
+TEST_CASE("children can fork again") {
+    CHECK(in_cell([] { return status_of(fork_deeper(3)); }) == "exit 43");
+}
+
+TEST_CASE("a child forked inside is inside and can leave and enter and start threads") {
+    CHECK(in_cell([] {
+              const int pid = fork();
+              if (pid == 0) {
+                  int good = inside();
+                  leave();
+                  good += !inside();
+                  enter();
+                  good += inside();
+                  std::thread([&] { good += inside(); }).join();
+                  on_threads(
+                      4, [&](unsigned) { __atomic_fetch_add(&good, inside(), __ATOMIC_RELAXED); });
+                  _exit(good);
+              }
+              return status_of(pid);
+          }) == "exit 8");
+}
+
+TEST_CASE("a child forked outside a started cell can enter") {
+    ensure_cell();
+    in_cell([] { return 0; });
+    CHECK(in_child([] {
+              const bool outside = !inside();
+              return in_cell(
+                  [=] { return outside && inside() ? getpid() == gettid() ? 3 : 4 : 5; });
+          }) == ended{"exit 3", ""});
+}
+
+TEST_CASE("one thread of many forks") {
+    CHECK(
+        in_cell([] {
+            std::atomic<bool> stop{false};
+            std::vector<std::thread> busy;
+            for (int i = 0; i < 4; i++)
+                busy.emplace_back([&] {
+                    while (!stop) syscall(SYS_getppid);
+                });
+            std::string all;
+            std::thread([&] {
+                for (int i = 0; i < 5; i++) {
+                    const int pid = fork();
+                    if (pid == 0) {
+                        std::thread([] { _exit(getpid() == syscall(SYS_getpid) ? 6 : 7); }).join();
+                        _exit(9);
+                    }
+                    all += status_of(pid) + " ";
+                }
+            }).join();
+            stop = true;
+            for (auto& t : busy) t.join();
+            return all;
+        }) == "exit 6 exit 6 exit 6 exit 6 exit 6 ");
+}
+
+TEST_CASE("parent and child talk through pipes and shared memory") {
+    same([] {
+        int down[2], up[2];
+        if (pipe(down) || pipe(up)) return std::string("no pipe");
+        auto* shared = static_cast<std::atomic<int>*>(
+            mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+        const int pid = fork();
+        if (pid == 0) {
+            close(down[1]);
+            char c;
+            while (read(down[0], &c, 1) == 1) {
+                c = static_cast<char>(c + 1);
+                (*shared)++;
+                (void)!write(up[1], &c, 1);
+            }
+            _exit(0);
+        }
+        close(up[1]);
+        close(down[0]);
+        std::string text;
+        for (char c : {'a', 'b', 'c'}) {
+            (void)!write(down[1], &c, 1);
+            (void)!read(up[0], &c, 1);
+            text += c;
+        }
+        close(down[1]);
+        close(up[0]);
+        text += status_of(pid) + std::to_string(*shared);
+        munmap(shared, 4096);
+        return text;
+    });
+}
+
+TEST_CASE("vfork and exec run a program") {
+    const std::string text = same([] {
+        return output_of([](int out) {
+            const int pid = vfork();
+            if (pid == 0) {
+                dup2(out, 1);
+                execve(shell, arguments, environment);
+                _exit(127);
+            }
+            return pid;
+        });
+    });
+    CHECK(text == "from-the-parent\nexit 5");
+}
+
+TEST_CASE("a vfork's child that exits gives its status") {
+    same([] {
+        volatile int touched = 0;
+        const int pid = vfork();
+        if (pid == 0) {
+            touched = 9;
+            _exit(12);
+        }
+        return status_of(pid) + std::to_string(touched);
+    });
+}
+
+TEST_CASE("posix_spawn runs a program with handlers reset") {
+    signal(SIGUSR1, [](int) {});
+    const std::string text = same([] {
+        const std::string out = output_of([](int out) {
+            posix_spawn_file_actions_t actions;
+            posix_spawn_file_actions_init(&actions);
+            posix_spawn_file_actions_adddup2(&actions, out, 1);
+            posix_spawnattr_t attributes;
+            posix_spawnattr_init(&attributes);
+            sigset_t all;
+            sigfillset(&all);
+            posix_spawnattr_setsigdefault(&attributes, &all);
+            posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+            pid_t pid = -1;
+            posix_spawn(&pid, shell, &actions, &attributes, arguments, environment);
+            posix_spawn_file_actions_destroy(&actions);
+            posix_spawnattr_destroy(&attributes);
+            return pid;
+        });
+        struct sigaction kept;
+        sigaction(SIGUSR1, nullptr, &kept);
+        raise(SIGUSR1);
+        return out + std::to_string(kept.sa_handler != SIG_DFL);
+    });
+    CHECK(text == "from-the-parent\nexit 51");
+}
+
+TEST_CASE("posix_spawn of nothing fails") {
+    same([] {
+        pid_t pid = -1;
+        char nothing[] = "/nonexistent";
+        char* words[] = {nothing, nullptr};
+        return posix_spawn(&pid, nothing, nullptr, nullptr, words, environment);
+    });
+}
+
+TEST_CASE("fork and exec run a program") {
+    same([] {
+        return output_of([](int out) {
+            const int pid = fork();
+            if (pid == 0) {
+                dup2(out, 1);
+                execve(shell, arguments, environment);
+                _exit(127);
+            }
+            return pid;
+        });
+    });
+}
+
+TEST_CASE("popen and system work") {
+    const std::string text = same([] {
+        FILE* f = popen("echo through a pipe", "r");
+        char line[100] = {};
+        if (!fgets(line, sizeof line, f)) return std::string("nothing");
+        return line + std::to_string(pclose(f)) + describe(system("exit 9"));
+    });
+    CHECK(text == "through a pipe\n0exit 9");
+}
+
+TEST_CASE("exit statuses are the same") {
+    for (int how = 0; how < 5; how++) {
+        CAPTURE(how);
+        same([how] {
+            const int pid = fork();
+            if (pid == 0) {
+                fflush(nullptr);
+                if (how == 0) _exit(300);
+                if (how == 1) syscall(SYS_exit, 5);
+                if (how == 2) abort();
+                if (how == 3) std::thread([] { _exit(6); }).join();
+                if (how == 4) std::thread([] { std::quick_exit(8); }).join();
+                _exit(99);
+            }
+            return status_of(pid);
+        });
+    }
+}
+
+TEST_CASE("the main thread may end before the others") {
+    same([] {
+        const int pid = fork();
+        if (pid == 0) {
+            std::thread([main = pthread_self()] {
+                pthread_join(main, nullptr);
+                _exit(23);
+            }).detach();
+            syscall(SYS_exit, 0);  // pthread_exit would unwind through Catch
+        }
+        return status_of(pid);
+    });
+}
+
+TEST_CASE("clone3 and pidfd and wait agree") {
+    same([] {
+        int handle = -1;
+        clone_args args{};
+        args.flags = CLONE_PIDFD;
+        args.pidfd = reinterpret_cast<std::uint64_t>(&handle);
+        args.exit_signal = SIGCHLD;
+        const long pid = syscall(SYS_clone3, &args, sizeof args);
+        if (pid == 0) _exit(31);
+        pollfd wait{handle, POLLIN, 0};
+        const int ready = poll(&wait, 1, 10000);
+        siginfo_t info{};
+        const int r = waitid(P_PIDFD, static_cast<id_t>(handle), &info, WEXITED);
+        close(handle);
+        return std::vector<int>{ready, r, info.si_status, info.si_pid == pid};
+    });
+}
+
+TEST_CASE("clone with a stack of its own runs there") {
+    same([] {
+        alignas(16) static char stack[65536];
+        static bool there;
+        const int pid = clone(
+            [](void*) {
+                const char here = 0;
+                there = &here >= stack && &here < stack + sizeof stack;
+                return there ? 11 : 12;
+            },
+            stack + sizeof stack, SIGCHLD, nullptr);
+        return status_of(pid);
+    });
+}
+
+TEST_CASE("signals reach a forked child and its handlers are kept") {
+    signal(SIGUSR1, [](int) { _exit(19); });
+    same([] {
+        const int pid = fork();
+        if (pid == 0) {
+            for (;;) asm volatile("pause");
+        }
+        kill(pid, SIGUSR1);
+        return status_of(pid);
+    });
+}
+
+TEST_CASE("many forks one after another") {
+    CHECK(in_cell([] {
+              int good = 0;
+              for (int i = 0; i < 20; i++) {
+                  const int pid = fork();
+                  if (pid == 0) _exit(i);
+                  good += status_of(pid) == "exit " + std::to_string(i);
+              }
+              return good;
+          }) == 20);
+}

@@ -1,0 +1,707 @@
+// The tree is judged by a page walker written here from the manual, never by page_tables itself.
+#include "libxos/paging/page_tables.hpp"
+
+#include <algorithm>
+#include <array>
+#include <catch2/catch.hpp>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace xos;
+using namespace xos::paging;
+using arch::level;
+using u64 = std::uint64_t;
+using random = std::mt19937_64;
+
+constexpr u64 kib4 = 4096, mib2 = 2u << 20, gib1 = 1u << 30;
+constexpr u64 lower_end = u64{1} << 47, upper_start = 0xffff'8000'0000'0000;
+
+u64 bytes_of(unsigned l) {
+    return l == 1 ? kib4 : l == 2 ? mib2 : l == 3 ? gib1 : gib1 * 512;
+}
+u64 pick(random& r, u64 below) {
+    return r() % below;
+}
+template <std::size_t N>
+u64 one_of(random& r, const u64 (&values)[N]) {
+    return values[pick(r, N)];
+}
+
+/// Hands out at most `limit` pages, at scattered addresses, and fails a test that uses a page
+/// it does not have.
+class counted_frames {
+  public:
+    explicit counted_frames(unsigned bits) : bits_(bits) {}
+
+    gpa allocate() {
+        if (in_use_.size() >= limit) return gpa{};
+        gpa page(next_wide ? u64{1} << bits_ : (scatter_() % ((u64{1} << bits_) / kib4)) * kib4);
+        if (page == gpa{} || in_use_.contains(page.value)) return allocate();
+        in_use_[page.value] = std::make_unique<table_page>();
+        return page;
+    }
+    void release(gpa page) {
+        const auto found = in_use_.find(page.value);
+        if (found == in_use_.end()) FAIL("a page released that is not in use");
+        for (const arch::entry& e : *found->second)
+            if (e.bits != 0) FAIL("a page released that is not zeroed");
+        in_use_.erase(found);
+        ++released;
+    }
+    arch::entry* table(gpa page) const {
+        const auto found = in_use_.find(page.value);
+        if (found == in_use_.end()) FAIL("a table page used that is not in use");
+        return found->second->data();
+    }
+    std::size_t in_use() const { return in_use_.size(); }
+
+    std::size_t limit = ~std::size_t{0};
+    std::size_t released = 0;
+    bool next_wide = false;
+
+  private:
+    using table_page = std::array<arch::entry, 512>;
+    unsigned bits_;
+    random scatter_{7};
+    std::unordered_map<u64, std::unique_ptr<table_page>> in_use_;
+};
+
+struct cpu_leaf {
+    u64 page;
+    unsigned level;
+    u64 frame;
+    u64 flags;  ///< bits 11:0 and 63:52 of the entry
+    auto operator<=>(const cpu_leaf&) const = default;
+};
+
+std::ostream& operator<<(std::ostream& out, const cpu_leaf& l) {
+    return out << std::hex << "{page " << l.page << " level " << l.level << " frame " << l.frame
+               << " flags " << l.flags << std::dec << '}';
+}
+
+/// SDM vol. 3A, 4.5.4: as the CPU does it, with its reserved-bit checks.
+class cpu {
+  public:
+    cpu(const counted_frames& memory, unsigned bits) : memory_(memory), bits_(bits) {}
+
+    std::optional<cpu_leaf> walk(gpa cr3, u64 address, u64 set = 0) const {
+        if (address >= lower_end && address < upper_start) return std::nullopt;
+        u64 table = cr3.value;
+        for (unsigned l = 4;; --l) {
+            u64& e = memory_.table(gpa(table))[(address >> (12 + 9 * (l - 1))) & 0x1ff].bits;
+            if ((e & 1) == 0) return std::nullopt;
+            check_reserved(e, l);
+            e |= 0x20;
+            if (l == 1 || (e & 0x80)) {
+                e |= set;
+                return leaf_at(e, l, address & ~(bytes_of(l) - 1));
+            }
+            if ((e & 0x8000'0000'0000'0006) != 6) FAIL("an inner entry takes permissions away");
+            table = e & 0x000f'ffff'ffff'f000;
+        }
+    }
+
+    std::vector<cpu_leaf> all_leaves(gpa cr3) const {
+        std::vector<cpu_leaf> out;
+        std::set<u64> seen{cr3.value};
+        collect(cr3.value, 4, 0, out, seen);
+        if (seen.size() != memory_.in_use()) FAIL("table pages in use that the tree does not hold");
+        return out;
+    }
+
+  private:
+    void check_reserved(u64 e, unsigned l) const {
+        const u64 address = e & 0x000f'ffff'ffff'f000;
+        if (bits_ < 52 && address >> bits_) FAIL("reserved: an address beyond the width");
+        if (e & 0x7ff0'0000'0000'0000) FAIL("bits 62:52 set by nobody");
+        if (l == 4 && (e & 0x80)) FAIL("reserved: PS in a PML4 entry");
+        if (l > 1 && (e & 0x80) && (address & (bytes_of(l) - 1) & ~u64{0x1000}))
+            FAIL("reserved: low address bits in a large leaf");
+    }
+    static cpu_leaf leaf_at(u64 e, unsigned l, u64 page) {
+        return {page, l, e & 0x000f'ffff'ffff'f000 & ~(bytes_of(l) - 1), e & 0xfff0'0000'0000'0fff};
+    }
+    void collect(u64 table, unsigned l, u64 base, std::vector<cpu_leaf>& out,
+                 std::set<u64>& seen) const {
+        const arch::entry* slots = memory_.table(gpa(table));
+        for (u64 i = 0; i != 512; ++i) {
+            const u64 e = slots[i].bits;
+            u64 page = base + i * bytes_of(l);
+            if (l == 4 && i >= 256) page |= 0xffff'0000'0000'0000;
+            if (e == 0) continue;
+            if ((e & 1) == 0) FAIL("a not-present entry that is not zero");
+            check_reserved(e, l);
+            if (l == 1 || (e & 0x80)) {
+                out.push_back(leaf_at(e, l, page));
+                continue;
+            }
+            const u64 next = e & 0x000f'ffff'ffff'f000;
+            if (!seen.insert(next).second) FAIL("a table linked twice");
+            collect(next, l - 1, page, out, seen);
+        }
+    }
+
+    const counted_frames& memory_;
+    unsigned bits_;
+};
+
+struct range {
+    u64 start;
+    u64 length;
+
+    bool is_valid() const {
+        const auto end = static_cast<unsigned __int128>(start) + length;
+        if (start < lower_end) return end <= lower_end;
+        return start >= upper_start && end <= static_cast<unsigned __int128>(1) << 64;
+    }
+    u64 last() const { return start + length - 1; }
+};
+
+/// What the tree ought to be: its leaves by first address, and which tables exist.
+class model {
+  public:
+    using table_id = std::pair<unsigned, u64>;  ///< level, and the address divided by its span
+
+    std::map<u64, cpu_leaf> leaves;
+    std::set<table_id> tables;
+
+    static table_id table_of(unsigned l, u64 address) { return {l, address / bytes_of(l + 1)}; }
+
+    std::map<u64, cpu_leaf>::iterator find(u64 address) {
+        auto next = leaves.upper_bound(address);
+        if (next == leaves.begin()) return leaves.end();
+        --next;
+        return address - next->first < bytes_of(next->second.level) ? next : leaves.end();
+    }
+    bool overlaps(range r) {
+        if (find(r.start) != leaves.end()) return true;
+        const auto next = leaves.lower_bound(r.start);
+        return next != leaves.end() && next->first <= r.last();
+    }
+    void add_path(u64 address, unsigned down_to) {
+        for (unsigned l = 3; l >= down_to; --l) tables.insert(table_of(l, address));
+    }
+    void map(range r, u64 frame, u64 flags, unsigned largest) {
+        for (u64 done = 0; done != r.length;) {
+            const u64 at = r.start + done;
+            unsigned l = largest;
+            while (l > 1 && (at % bytes_of(l) || (frame + done) % bytes_of(l) ||
+                             r.length - done < bytes_of(l) || tables.contains(table_of(l - 1, at))))
+                --l;
+            leaves[at] = {at, l, frame + done, flags | 1 | (l > 1 ? 0x80 : 0)};
+            add_path(at, l);
+            done += bytes_of(l);
+        }
+    }
+    void ensure_tables(range r) {
+        for (u64 at = r.start & ~(mib2 - 1);; at += mib2) {
+            add_path(at, 1);
+            if (r.last() - at < mib2) return;
+        }
+    }
+    void split_at(u64 address) {
+        for (auto it = find(address); it != leaves.end() && it->first != address;
+             it = find(address)) {
+            const cpu_leaf whole = it->second;
+            const unsigned l = whole.level - 1;
+            for (u64 i = 0; i != 512; ++i) {
+                const u64 offset = i * bytes_of(l);
+                leaves[whole.page + offset] = {whole.page + offset, l, whole.frame + offset,
+                                               l == 1 ? whole.flags & ~u64{0x80} : whole.flags};
+            }
+            tables.insert(table_of(l, whole.page));
+        }
+    }
+    void split_edges(range r) {
+        if (r.length == 0) return;
+        split_at(r.start);
+        split_at(r.last() + 1);
+    }
+    auto first_in(range r) {
+        const auto it = find(r.start);
+        return it != leaves.end() ? it : leaves.lower_bound(r.start);
+    }
+    bool prune(range r) {
+        const std::size_t before = tables.size();
+        for (unsigned l = 1; l <= 3; ++l)
+            std::erase_if(tables, [&](table_id t) {
+                const range span{t.second * bytes_of(l + 1), bytes_of(l + 1)};
+                if (t.first != l || r.length == 0 || span.last() < r.start ||
+                    span.start > r.last() || overlaps(span))
+                    return false;
+                for (const table_id& inner : tables)
+                    if (inner.first + 1 == l && inner.second / 512 == t.second) return false;
+                return true;
+            });
+        return tables.size() != before;
+    }
+    std::vector<cpu_leaf> all_leaves() const {
+        std::vector<cpu_leaf> out;
+        for (const auto& [page, l] : leaves) out.push_back(l);
+        return out;
+    }
+};
+
+constexpr u64 protection_bits = 0x8000'0000'0000'0f1e;
+
+protection random_protection(random& r) {
+    return static_cast<protection>(r() & protection_bits);
+}
+
+class trial {
+  public:
+    trial(u64 seed, unsigned bits, unsigned largest)
+        : random_(seed),
+          bits_(bits),
+          largest_(largest),
+          frames_(bits),
+          tables_(frames_, {.physical_bits = bits, .largest_leaf = static_cast<level>(largest)}),
+          cpu_(frames_, bits) {
+        REQUIRE(tables_.create() == status::ok);
+    }
+
+    void run(unsigned operations) {
+        for (unsigned i = 0; i != operations; ++i) {
+            const std::size_t available = pick(random_, 3) ? 1000 : pick(random_, 4);
+            frames_.limit = frames_.in_use() + available;
+            step();
+            if (frames_.in_use() != expected_.tables.size() + 1) FAIL("table pages lost or kept");
+            if (i % 8 == 0) compare();
+            probe();
+        }
+        compare();
+        finish();
+    }
+
+  private:
+    void step() {
+        if (expected_.leaves.size() > most_leaves)
+            return unmap(pick(random_, 2) ? range{0, lower_end} : range{upper_start, lower_end});
+        switch (pick(random_, 16)) {
+            case 0:
+            case 1:
+            case 2:
+            case 3:
+            case 4:
+            case 5:
+                return map();
+            case 6:
+            case 7:
+            case 8:
+                return unmap(random_range());
+            case 9:
+            case 10:
+                return protect();
+            case 11:
+                return ensure_tables();
+            case 12:
+                return prune(random_range());
+            case 13:
+                return touch();
+            case 14:
+                return scan();
+            default:
+                return list();
+        }
+    }
+
+    /// Few places, close to one another and to every edge of the address space.
+    u64 random_address() {
+        const u64 anchors[] = {0, 0x80'0000'0000 - 2 * gib1, lower_end - 4 * gib1, upper_start,
+                               0 - 4 * gib1};
+        return one_of(random_, anchors) + pick(random_, 4) * gib1 +
+               one_of(random_, {0, 0, 1, 2, 511}) * mib2 +
+               one_of(random_, {0, 0, 0, 1, 2, 255, 510, 511}) * kib4;
+    }
+    range random_range() {
+        const u64 start = random_address();
+        switch (pick(random_, 8)) {
+            case 0:
+                return {start, pick(random_, 1200) * kib4};
+            case 1:
+            case 2:
+                return {start, (1 + pick(random_, 3)) * mib2};
+            case 3:
+                return {start & ~(mib2 - 1), (1 + pick(random_, 700)) * mib2};
+            case 4:
+                return {start & ~(gib1 - 1), (1 + pick(random_, 2)) * gib1};
+            case 5:
+                return {start, mib2 - start % mib2};
+            default:
+                return {start, (1 + pick(random_, 8)) * kib4};
+        }
+    }
+
+    void expect_unchanged() {
+        if (frames_.in_use() != expected_.tables.size() + 1) FAIL("a failed edit kept pages");
+        compare();
+    }
+    /// True if the edit was to succeed; checks that a refused one changed nothing.
+    bool settle(status got, status expected) {
+        CHECK(got == expected);
+        if (got != expected) FAIL("wrong status");
+        if (got != status::ok) expect_unchanged();
+        return got == status::ok;
+    }
+    status affordable(const model& after) const {
+        const bool enough = after.tables.size() + 1 <= frames_.limit;
+        return enough ? status::ok : status::out_of_frames;
+    }
+
+    void map() {
+        const range r = random_range();
+        const u64 alignments[] = {gib1, gib1, mib2, kib4};
+        u64 align = one_of(random_, alignments);
+        if (r.length > 16 * mib2 && align == kib4) align = mib2;
+        const u64 limit = u64{1} << bits_;
+        u64 frame = (pick(random_, limit) & ~(align - 1)) + r.start % align;
+        if (pick(random_, 10) == 0) frame = limit + r.start % align - pick(random_, 2) * align;
+        unsigned largest = 1 + static_cast<unsigned>(pick(random_, 3));
+        if (r.length > 16 * mib2 && largest == 1) largest = 2;
+        const protection p = random_protection(random_);
+
+        model after = expected_;
+        status expected = status::ok;
+        if (!r.is_valid()) {
+            expected = status::non_canonical;
+        } else if (frame >= limit || frame + r.length > limit) {
+            expected = status::frame_too_wide;
+        } else if (r.length != 0 && expected_.overlaps(r)) {
+            expected = status::occupied;
+        } else if (r.length != 0) {
+            after.map(r, frame, static_cast<u64>(p), std::min(largest, largest_));
+            expected = affordable(after);
+        }
+        const status got =
+            tables_.map(gva(r.start), gpa(frame), r.length, p, static_cast<level>(largest));
+        if (settle(got, expected)) expected_ = std::move(after);
+    }
+
+    void unmap(range r) {
+        model after = expected_;
+        status expected = status::non_canonical;
+        std::vector<std::tuple<u64, u64, unsigned>> gone, visited;
+        if (r.is_valid()) {
+            after.split_edges(r);
+            expected = affordable(after);
+            for (auto it = after.leaves.lower_bound(r.start);
+                 r.length && it != after.leaves.end() && it->first <= r.last();
+                 it = after.leaves.erase(it))
+                gone.emplace_back(it->first, it->second.frame, it->second.level);
+        }
+        const change got = tables_.unmap(gva(r.start), r.length, [&](gva page, gpa frame, level l) {
+            if (cpu_.walk(tables_.root(), page.value)) FAIL("visited before it was removed");
+            visited.emplace_back(page.value, frame.value, static_cast<unsigned>(l));
+        });
+        if (!settle(got.result, expected)) {
+            if (!visited.empty() || got.flush) FAIL("a failed unmap removed leaves");
+            return;
+        }
+        expected_ = std::move(after);
+        if (gone != visited) FAIL("unmap visited other leaves than it removed");
+        if (got.flush == gone.empty()) FAIL("unmap: wrong flush");
+    }
+
+    void protect() {
+        const range r = random_range();
+        const u64 p = static_cast<u64>(random_protection(random_));
+        model after = expected_;
+        status expected = status::non_canonical;
+        bool flush = false;
+        if (r.is_valid()) {
+            after.split_edges(r);
+            expected = affordable(after);
+            for (auto it = after.leaves.lower_bound(r.start);
+                 r.length && it != after.leaves.end() && it->first <= r.last(); ++it) {
+                const u64 old = it->second.flags;
+                it->second.flags = (old & ~protection_bits) | p;
+                const u64 was = old & protection_bits;
+                flush |=
+                    (was & ~p & 0x6) || (~was & p & 0x8000'0000'0000'0000) || ((was ^ p) & 0x118);
+            }
+        }
+        const change got = tables_.protect(gva(r.start), r.length, static_cast<protection>(p));
+        if (!settle(got.result, expected)) return;
+        expected_ = std::move(after);
+        if (got.flush != flush) FAIL("protect: wrong flush");
+    }
+
+    void ensure_tables() {
+        range r = random_range();
+        r.length = std::min(r.length, 8 * mib2);  // a table for every 2 MiB
+        model after = expected_;
+        status expected = r.is_valid() ? status::ok : status::non_canonical;
+        if (r.is_valid() && r.length != 0) {
+            after.ensure_tables(r);
+            expected = affordable(after);
+            for (auto it = expected_.first_in(r);
+                 it != expected_.leaves.end() && it->first <= r.last(); ++it)
+                if (it->second.level > 1) expected = status::occupied;
+        }
+        if (!settle(tables_.ensure_tables(gva(r.start), r.length), expected)) return;
+        expected_ = std::move(after);
+        for (u64 at = r.start; r.length && at - r.start < r.length; at += mib2)
+            if (!tables_.leaf_slot(gva(at))) FAIL("ensure_tables left no slot");
+    }
+
+    void prune(range r) {
+        unsigned flushes = 0;
+        const std::size_t released = frames_.released;
+        const status got = tables_.prune(gva(r.start), r.length, [&] {
+            ++flushes;
+            if (frames_.released != released) FAIL("a table released before the flush");
+        });
+        if (!settle(got, r.is_valid() ? status::ok : status::non_canonical)) return;
+        const bool freed = expected_.prune(r);
+        if (flushes != (freed ? 1u : 0u)) FAIL("prune: wrong number of flushes");
+    }
+
+    void touch() {
+        for (unsigned i = 0; i != 16 && !expected_.leaves.empty(); ++i) {
+            const u64 address = leaf_near(random_address()) + pick(random_, gib1);
+            const u64 set = pick(random_, 2) ? 0x60 : 0x20;
+            const auto it = expected_.find(address);
+            if (it != expected_.leaves.end()) it->second.flags |= set;
+            cpu_.walk(tables_.root(), address, set);
+        }
+    }
+    u64 leaf_near(u64 address) {
+        const auto it = expected_.leaves.lower_bound(address);
+        return it == expected_.leaves.end() ? expected_.leaves.begin()->first : it->first;
+    }
+
+    void scan() {
+        const range r = random_range();
+        const auto which = static_cast<usage>(one_of(random_, {0x20, 0x40, 0x60}));
+        const u64 bits = static_cast<u64>(which);
+        std::vector<cpu_leaf> found, visited;
+        const change got = tables_.test_and_clear(
+            gva(r.start), r.length, which, [&](const leaf& l) { visited.push_back(plain(l)); });
+        if (!settle(got.result, r.is_valid() ? status::ok : status::non_canonical)) return;
+        for (auto it = expected_.first_in(r);
+             r.length && it != expected_.leaves.end() && it->first <= r.last(); ++it) {
+            if ((it->second.flags & bits) == 0) continue;
+            found.push_back(it->second);
+            it->second.flags &= ~bits;
+        }
+        if (found != visited) FAIL("test_and_clear visited other leaves than had the bits set");
+        if (got.flush == found.empty()) FAIL("test_and_clear: wrong flush");
+    }
+
+    void list() {
+        const range r = random_range();
+        std::vector<cpu_leaf> expected, visited;
+        const status got = tables_.for_each_leaf(
+            gva(r.start), r.length, [&](const leaf& l) { visited.push_back(plain(l)); });
+        if (!settle(got, r.is_valid() ? status::ok : status::non_canonical)) return;
+        for (auto it = expected_.first_in(r);
+             r.length && it != expected_.leaves.end() && it->first <= r.last(); ++it)
+            expected.push_back(it->second);
+        if (expected != visited) FAIL("for_each_leaf visited other leaves than are mapped");
+    }
+
+    static cpu_leaf plain(const leaf& l) {
+        return {l.page.value, static_cast<unsigned>(l.size), l.frame.value,
+                static_cast<u64>(l.flags)};
+    }
+
+    void compare() const {
+        const auto seen = cpu_.all_leaves(tables_.root());
+        const auto expected = expected_.all_leaves();
+        if (seen == expected) return;
+        const auto at = std::mismatch(seen.begin(), seen.end(), expected.begin(), expected.end());
+        if (at.first != seen.end()) UNSCOPED_INFO("the CPU sees " << *at.first);
+        if (at.second != expected.end()) UNSCOPED_INFO("expected " << *at.second);
+        FAIL("the CPU sees other leaves than expected");
+    }
+
+    void probe() {
+        for (unsigned i = 0; i != 8; ++i) {
+            const u64 address = random_address() + pick(random_, 2) * pick(random_, mib2);
+            const auto it = expected_.find(address);
+            const bool mapped = it != expected_.leaves.end();
+            if (mapped) it->second.flags |= 0x20;
+            const auto seen = cpu_.walk(tables_.root(), address);
+            if (seen.has_value() != mapped || (mapped && *seen != it->second))
+                FAIL("the CPU translates " << std::hex << address << " otherwise than expected");
+            const auto asked = tables_.query(gva(address));
+            if (asked.has_value() != mapped || (mapped && plain(*asked) != it->second))
+                FAIL("query answers otherwise than the CPU");
+            check_slot(address, seen);
+        }
+    }
+    void check_slot(u64 address, const std::optional<cpu_leaf>& seen) {
+        arch::entry* const slot = tables_.leaf_slot(gva(address));
+        const bool exists = expected_.tables.contains(model::table_of(1, address));
+        if ((slot != nullptr) != exists) FAIL("leaf_slot: wrong about the table");
+        if (slot == nullptr || seen) return;
+        const u64 page = address & ~(kib4 - 1);
+        const u64 frame = pick(random_, (u64{1} << bits_) / kib4) * kib4;
+        arch::store(*slot, leaf_entry(gpa(frame), protection::writable | protection::user));
+        const auto now = cpu_.walk(tables_.root(), address);
+        if (now != cpu_leaf{page, 1, frame, 0x27}) FAIL("leaf_slot: not the slot the CPU reads");
+        arch::store(*slot, arch::entry{});
+    }
+
+    void finish() {
+        frames_.limit = ~std::size_t{0};
+        for (const range half : {range{0, lower_end}, range{upper_start, lower_end}}) {
+            unmap(half);
+            prune(half);
+        }
+        if (frames_.in_use() != 1) FAIL("table pages leaked");
+    }
+
+    static constexpr std::size_t most_leaves = 800;  // the model is copied at every edit
+
+    random random_;
+    unsigned bits_;
+    unsigned largest_;
+    counted_frames frames_;
+    page_tables<counted_frames> tables_;
+    cpu cpu_;
+    model expected_;
+};
+
+struct small_tree {
+    explicit small_tree(unsigned bits = 40, level largest = level::page_1g)
+        : frames(bits), tables(frames, {.physical_bits = bits, .largest_leaf = largest}) {
+        REQUIRE(tables.create() == status::ok);
+    }
+    status map(u64 at, u64 frame, u64 length, level largest = level::page_1g) {
+        return tables.map(gva(at), gpa(frame), length, protection::user, largest);
+    }
+    counted_frames frames;
+    page_tables<counted_frames> tables;
+};
+
+constexpr auto ignore = [](auto&&...) {};
+
+}  // namespace
+
+TEST_CASE("random edits leave the tree that the model predicts", "[paging]") {
+    for (u64 seed = 0; seed != 204; ++seed) {
+        const unsigned bits = 36 + static_cast<unsigned>(seed % 17);
+        const unsigned largest = seed % 3 ? 3 : 2;
+        INFO("seed " << seed << ", " << bits << " physical bits, largest leaf level " << largest);
+        trial(seed, bits, largest).run(200);
+    }
+    SUCCEED();
+}
+
+TEST_CASE("a frame beyond the physical width is refused", "[paging]") {
+    for (unsigned bits = 36; bits <= 52; ++bits) {
+        INFO(bits << " bits");
+        const u64 limit = u64{1} << bits;
+        small_tree t(bits);
+        CHECK(t.map(0, limit, kib4) == status::frame_too_wide);
+        CHECK(t.map(0, limit - kib4, 2 * kib4) == status::frame_too_wide);
+        CHECK(t.map(0, limit - gib1, 2 * gib1) == status::frame_too_wide);
+        CHECK(t.map(0, 0 - kib4, kib4) == status::frame_too_wide);
+        CHECK(t.frames.in_use() == 1);
+        CHECK(t.map(gib1, limit - gib1, gib1) == status::ok);
+        CHECK(t.map(kib4, limit - kib4, kib4) == status::ok);
+        CHECK(cpu(t.frames, bits).walk(t.tables.root(), kib4)->frame == limit - kib4);
+    }
+}
+
+TEST_CASE("a table page beyond the physical width is refused and given back", "[paging]") {
+    counted_frames frames(40);
+    page_tables tables(frames, {.physical_bits = 40, .largest_leaf = level::page_2m});
+    frames.next_wide = true;
+    CHECK(tables.create() == status::frame_too_wide);
+    CHECK(tables.root() == gpa{});
+    CHECK(frames.in_use() == 0);
+    CHECK(tables.adopt(gpa(u64{1} << 40)) == status::frame_too_wide);
+    CHECK(tables.adopt(gpa(8)) == status::misaligned);
+}
+
+TEST_CASE("without a tree every edit says so", "[paging]") {
+    counted_frames frames(40);
+    page_tables tables(frames, {});
+    CHECK(tables.map(gva{}, gpa{}, kib4, protection::none, level::page_4k) == status::not_mapped);
+    CHECK(tables.unmap(gva{}, kib4, ignore).result == status::not_mapped);
+    CHECK(tables.prune(gva{}, kib4, ignore) == status::not_mapped);
+    CHECK_FALSE(tables.query(gva{}));
+    CHECK(tables.leaf_slot(gva{}) == nullptr);
+}
+
+TEST_CASE("a tree can be adopted, and only one", "[paging]") {
+    small_tree t;
+    REQUIRE(t.map(mib2, 0, kib4) == status::ok);
+    page_tables other(t.frames, {.physical_bits = 40, .largest_leaf = level::page_2m});
+    CHECK(other.adopt(t.tables.root()) == status::ok);
+    CHECK(other.query(gva(mib2 + 5)));
+    CHECK(other.adopt(t.tables.root()) == status::occupied);
+    CHECK(other.create() == status::occupied);
+}
+
+TEST_CASE("misaligned arguments are refused", "[paging]") {
+    small_tree t;
+    CHECK(t.map(8, 0, kib4) == status::misaligned);
+    CHECK(t.map(0, 8, kib4) == status::misaligned);
+    CHECK(t.map(0, 0, 8) == status::misaligned);
+    CHECK(t.tables.ensure_tables(gva(8), kib4) == status::misaligned);
+    CHECK(t.tables.unmap(gva(8), kib4, ignore).result == status::misaligned);
+    CHECK(t.tables.protect(gva(0), 8, protection::user).result == status::misaligned);
+    CHECK(t.tables.prune(gva(0), 8, ignore) == status::misaligned);
+    CHECK(t.frames.in_use() == 1);
+}
+
+TEST_CASE("a range stays inside one canonical half", "[paging]") {
+    small_tree t;
+    CHECK(t.map(lower_end, 0, kib4) == status::non_canonical);
+    CHECK(t.map(upper_start - kib4, 0, kib4) == status::non_canonical);
+    CHECK(t.map(lower_end - kib4, 0, 2 * kib4) == status::non_canonical);
+    CHECK(t.map(0 - kib4, 0, 2 * kib4) == status::non_canonical);
+    CHECK(t.map(lower_end - kib4, 0, upper_start - lower_end + 2 * kib4) == status::non_canonical);
+    CHECK(t.tables.unmap(gva(0), lower_end + kib4, ignore).result == status::non_canonical);
+    CHECK(t.frames.in_use() == 1);
+    CHECK(t.map(lower_end - mib2, mib2, mib2) == status::ok);
+    CHECK(t.map(upper_start, 0, kib4) == status::ok);
+    CHECK(t.map(0 - kib4, kib4, kib4) == status::ok);
+    const cpu c(t.frames, 40);
+    CHECK(c.walk(t.tables.root(), lower_end - 1) == cpu_leaf{lower_end - mib2, 2, mib2, 0xa5});
+    CHECK_FALSE(c.walk(t.tables.root(), lower_end - mib2 - 1));
+    CHECK(t.tables.query(gva(0 - u64{1}))->page == gva(0 - kib4));
+    CHECK(t.tables.query(gva(upper_start))->page == gva(upper_start));
+    CHECK_FALSE(t.tables.query(gva(lower_end)));
+    CHECK(t.tables.leaf_slot(gva(lower_end)) == nullptr);
+}
+
+TEST_CASE("a split keeps the memory type", "[paging]") {
+    small_tree t;
+    REQUIRE(t.map(0, gib1, gib1) == status::ok);
+    arch::entry* slots = t.frames.table(t.tables.root());
+    arch::entry& huge = t.frames.table(slots[0].frame(level::root))[0];
+    huge.bits |= 1u << 12;
+    CHECK_FALSE(t.tables.protect(gva(kib4), kib4, protection::user).flush);
+    const auto page = t.tables.query(gva(kib4));
+    REQUIRE(page);
+    CHECK(page->frame == gpa(gib1 + kib4));
+    CHECK(static_cast<u64>(page->flags) == 0x85);
+    CHECK(static_cast<u64>(t.tables.query(gva(mib2))->flags) == 0x85);
+    CHECK(cpu(t.frames, 40).walk(t.tables.root(), mib2 + 1)->frame == gib1 + mib2);
+    arch::entry& pd = t.frames.table(huge.frame(level::page_1g))[1];
+    CHECK(pd.has(arch::entry_flags::pat_large));
+}
+
+TEST_CASE("prune keeps a table whose not-present entries hold notes", "[paging]") {
+    small_tree t;
+    REQUIRE(t.tables.ensure_tables(gva(0), kib4) == status::ok);
+    t.tables.leaf_slot(gva(0))->bits = 2;
+    CHECK(t.tables.prune(gva(0), kib4, ignore) == status::ok);
+    CHECK(t.frames.in_use() == 4);
+    t.tables.leaf_slot(gva(0))->bits = 0;
+    CHECK(t.tables.prune(gva(0), kib4, ignore) == status::ok);
+    CHECK(t.frames.in_use() == 1);
+}

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# run_test.sh XOS: what `xos run` says and returns, for good and bad programs.
+set -euo pipefail
+xos=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+# expect NAME STATUS PATTERN COMMAND...: PATTERN (extended) must be in standard error; `-` for no check.
+expect() {
+    local name=$1 wanted=$2 pattern=$3 status=0
+    shift 3
+    timeout 60 "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+    if [[ $status != "$wanted" ]]; then
+        echo "FAIL $name: status $status, not $wanted: $(head -c 300 "$work/err")"
+        failures=$((failures + 1))
+    elif [[ $pattern != - ]] && ! grep -Eq -- "$pattern" "$work/err"; then
+        echo "FAIL $name: standard error lacks '$pattern': $(head -c 300 "$work/err")"
+        failures=$((failures + 1))
+    else
+        echo "ok   $name"
+    fi
+}
+
+cat >"$work/static.c" <<'C'
+int main(void) { return 0; }
+C
+gcc -static -o "$work/static" "$work/static.c"
+printf 'not a program\n' >"$work/text"
+head -c 100 /bin/true >"$work/truncated"
+chmod +x "$work/truncated"
+printf '#!/bin/sh\nexit 9\n' >"$work/script"
+chmod +x "$work/script"
+
+expect status 7 - "$xos" run -- sh -c 'exit 7'
+expect killed 143 - "$xos" run -- sh -c 'kill -TERM $$'
+expect not-found 127 'not found' "$xos" run -- no-such-program-anywhere
+expect not-executable 126 'ermission denied' "$xos" run -- "$work/text"
+expect truncated 126 'xec format' "$xos" run -- "$work/truncated"
+expect static 126 'statically linked' "$xos" run -- "$work/static"
+expect script 9 - "$xos" run -- "$work/script"
+expect bad-ring 2 'ring' "$xos" run --ring=7 -- true
+expect no-program 2 - "$xos" run
+expect options-of-program 0 - "$xos" run -- sh -c 'test "$1" = --stats' sh --stats
+expect bad-mode 125 'XOS_MODE' env XOS_MODE=nonsense LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+expect stats 0 'system calls' "$xos" run --stats -- ls /
+for wanted in 'entries +1' 'exits' 'getdents64 +[0-9]+ +exit' 'exit_group +1 +emulated' 'mode (pvm|ring0)'; do
+    if ! grep -Eq "$wanted" "$work/err"; then
+        echo "FAIL stats: lacks '$wanted'"
+        failures=$((failures + 1))
+    fi
+done
+if [[ $(grep -c 'mode pvm' "$work/err") == 1 ]]; then
+    expect ring0-refused 125 'need hardware virtualization' "$xos" run --ring=0 -- true
+    expect ring3-refused 125 'need hardware virtualization' "$xos" run --ring=3 -- true
+fi
+# The program's output is its own: statistics go to standard error, also when it has closed that.
+"$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"
+[[ $(cat "$work/out") == one ]] && grep -q 'system calls' "$work/err" || {
+    echo "FAIL stats with standard error closed"
+    failures=$((failures + 1))
+}
+exit $((failures != 0))

@@ -1,0 +1,49 @@
+#!/bin/bash
+# tools/setup.sh [build|test|run|kmod]...   Installs the Debian packages that are missing; all but kmod when none is named.
+#
+#   build  compiler, build tools and the libraries that libxos is made of
+#   run    programs that the examples and benchmarks start
+#   test   programs that the tests start, and the emulated engines of tests/engines
+#   kmod   headers to build the kernel module against
+set -euo pipefail
+
+build=(g++ cmake ninja-build pkg-config
+       libboost-context-dev libboost-dev libjemalloc-dev libcli11-dev libfmt-dev
+       nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
+run=(redis-tools)
+# python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
+test=(redis-tools sqlite3 perl python3
+      qemu-system-x86 busybox-static cpio kmod)
+kmod=(linux-headers-amd64 make kmod)
+
+wanted=()
+(( $# )) || set -- build run test
+for group; do
+    case $group in
+        build) wanted+=("${build[@]}") ;;
+        run)   wanted+=("${run[@]}") ;;
+        test)  wanted+=("${test[@]}") ;;
+        kmod)  wanted+=("${kmod[@]}") ;;
+        *) echo "setup: no group '$group'; the groups are build, run, test and kmod" >&2; exit 2 ;;
+    esac
+done
+
+command -v dpkg-query >/dev/null ||
+    { echo "setup: not a Debian system; install the equivalents of: ${wanted[*]}" >&2; exit 1; }
+
+# dpkg-query fails when it knows nothing of some package: such a package simply is not in its list.
+installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null || true)
+missing=()
+for package in "${wanted[@]}"; do
+    [[ $'\n'$installed$'\n' == *$'\n'"installed $package"$'\n'* ]] || missing+=("$package")
+done
+(( ${#missing[@]} )) || exit 0
+
+if (( EUID != 0 )); then
+    echo "setup: packages are missing; install them with"
+    echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    exit 1
+fi >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get update
+apt-get install -y --no-install-recommends "${missing[@]}"

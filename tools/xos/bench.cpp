@@ -1,0 +1,215 @@
+// xos bench: the benchmarks, on this machine or on an emulated one.
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "bench/report.hpp"
+#include "tools/xos/commands.hpp"
+
+namespace xos::tool {
+
+namespace {
+
+namespace fs = std::filesystem;
+using words = std::vector<std::string>;
+
+struct bench_options {
+    std::string engine = "native";
+    std::string mode, json, limits;
+    words others;
+};
+
+fs::path first_of(std::initializer_list<fs::path> candidates, const std::string& what) {
+    std::string looked_at;
+    for (const auto& candidate : candidates) {
+        std::error_code ignored;
+        if (access(candidate.c_str(), X_OK) == 0) return fs::canonical(candidate);
+        looked_at += "\n  " + candidate.lexically_normal().string();
+    }
+    throw std::runtime_error(what + " is in none of these places:" + looked_at);
+}
+
+fs::path find_benchmarks() {
+    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+    return first_of({here / "xos-bench", here / "../libexec/xos/xos-bench"},
+                    "the program with the benchmarks");
+}
+
+fs::path find_machine(const std::string& engine) {
+    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+    const std::string script = engine + ".sh";
+    return first_of({fs::path(XOS_SOURCE_DIR "/tests/engines") / script,
+                     here / "../share/xos/engines" / script},
+                    "the script that runs the emulated machine");
+}
+
+class argument_vector {
+  public:
+    explicit argument_vector(const words& all) {
+        for (const auto& w : all) pointers_.push_back(const_cast<char*>(w.c_str()));
+        pointers_.push_back(nullptr);
+    }
+    char* const* get() const { return pointers_.data(); }
+
+  private:
+    std::vector<char*> pointers_;
+};
+
+[[noreturn]] void become(const words& command) {
+    execv(command.front().c_str(), argument_vector(command).get());
+    throw std::system_error(errno, std::system_category(), command.front());
+}
+
+int native(const bench_options& o) {
+    words command{find_benchmarks()};
+    if (!o.mode.empty()) command.push_back("--mode=" + o.mode);
+    if (!o.json.empty()) command.push_back("--json=" + o.json);
+    if (!o.limits.empty()) command.push_back("--limits=" + o.limits);
+    command.insert(command.end(), o.others.begin(), o.others.end());
+    become(command);
+}
+
+/// Where the machine finds what is taken along.
+constexpr const char *benchmarks_there = "/xos-bench", *limits_there = "/limits.json";
+
+words emulated_command(const bench_options& o) {
+    words command{find_machine(o.engine),
+                  "--icount",
+                  "--timeout",
+                  "600",
+                  "--file",
+                  find_benchmarks().string() + '=' + benchmarks_there};
+    if (!o.limits.empty()) {
+        command.insert(command.end(),
+                       {"--file", fs::canonical(o.limits).string() + '=' + limits_there});
+    }
+    command.insert(command.end(),
+                   {"--", benchmarks_there, "--unit=instructions", "--engine=" + o.engine,
+                    "--mode=" + (o.mode.empty() ? "ring0" : o.mode)});
+    if (!o.json.empty()) command.push_back("--json=-");
+    if (!o.limits.empty()) command.push_back(std::string("--limits=") + limits_there);
+    command.insert(command.end(), o.others.begin(), o.others.end());
+    return command;
+}
+
+/// A command whose standard output is ours to read.
+class reader {
+  public:
+    explicit reader(const words& command) {
+        int ends[2];
+        if (pipe(ends) != 0) throw std::system_error(errno, std::system_category(), "pipe");
+        posix_spawn_file_actions_t actions;
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+        posix_spawn_file_actions_addclose(&actions, ends[0]);
+        posix_spawn_file_actions_addclose(&actions, ends[1]);
+        const int failed = posix_spawn(&child_, command.front().c_str(), &actions, nullptr,
+                                       argument_vector(command).get(), environ);
+        posix_spawn_file_actions_destroy(&actions);
+        close(ends[1]);
+        stream_ = fdopen(ends[0], "r");
+        if (failed) throw std::system_error(failed, std::system_category(), command.front());
+    }
+    ~reader() { std::fclose(stream_); }
+    reader(const reader&) = delete;
+    reader& operator=(const reader&) = delete;
+
+    /// A line with its end; false when there are no more.
+    bool next(std::string& line) {
+        line.clear();
+        for (int c; (c = std::fgetc(stream_)) != EOF;) {
+            line += static_cast<char>(c);
+            if (c == '\n') break;
+        }
+        return !line.empty();
+    }
+
+    /// As a shell reports it.
+    int status() {
+        int status = 0;
+        while (waitpid(child_, &status, 0) < 0 && errno == EINTR) {
+        }
+        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    }
+
+  private:
+    pid_t child_ = 0;
+    FILE* stream_ = nullptr;
+};
+
+/// Passes the output on, but for what lies between the markers: that goes into the file.
+int run_and_extract(const words& command, const std::string& path) {
+    reader output(command);
+    std::string json;
+    bool within = false;
+    for (std::string line; output.next(line);) {
+        const std::string_view text(line.data(), line.size() - (line.back() == '\n'));
+        if (text == bench::json_begin) {
+            within = true;
+        } else if (text == bench::json_end) {
+            within = false;
+        } else if (within) {
+            json += line;
+        } else {
+            std::fputs(line.c_str(), stdout);
+            std::fflush(stdout);
+        }
+    }
+    const int status = output.status();
+    if (json.empty() || within) {
+        std::fprintf(stderr,
+                     "xos bench: the machine has written no results, so %s is not written\n",
+                     path.c_str());
+        return status ? status : status_failed;
+    }
+    std::ofstream file(path);
+    file << json;
+    if (!file.flush()) throw std::runtime_error("cannot write " + path);
+    return status;
+}
+
+int bench(const bench_options& o) {
+    if (o.engine == "native") return native(o);
+    const words command = emulated_command(o);
+    if (o.json.empty() || o.json == "-") become(command);
+    return run_and_extract(command, o.json);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, command_result& result) {
+    auto options = std::make_shared<bench_options>();
+    CLI::App* command = app.add_subcommand("bench", "Measure libxos beside Linux");
+    command
+        ->add_option("--engine", options->engine,
+                     "native, or qemu-svm: an emulated machine, where instructions are counted")
+        ->check(CLI::IsMember({"native", "qemu-svm"}))
+        ->capture_default_str();
+    command->add_option("--mode", options->mode, "Privilege mode: auto, ring0, ring3, pvm");
+    command->add_option("--json", options->json,
+                        "Also write the rows to this file; - for standard output");
+    command->add_option(
+        "--limits", options->limits,
+        "JSON of the most instructions each benchmark may take; exceeded, the status is 1");
+    command->allow_extras();
+    command->footer(
+        "Other options go to xos-bench: --list, --suite, --filter, --rounds, -v and others.");
+    command->callback([command, options, &result] {
+        options->others = command->remaining();
+        result.status = bench(*options);
+    });
+}
+
+}  // namespace xos::tool

@@ -1,0 +1,162 @@
+// xos run: an unmodified program in a cell.
+#include <elf.h>
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+#include <xos/mode.hpp>
+
+#include "tools/xos/commands.hpp"
+
+namespace xos::tool {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// As env(1), nice(1) and the shell.
+constexpr int own_failure = 125, not_executable = 126, not_found = 127;
+
+struct run_options {
+    std::string ring = "auto";
+    bool stats = false;
+    std::vector<std::string> program;
+};
+
+std::string mode_of_ring(const std::string& ring) {
+    if (ring == "0") return "ring0";
+    if (ring == "3") return "ring3";
+    return ring;
+}
+
+/// The preload library: beside this program in a build tree, or where it was installed.
+fs::path find_preload() {
+    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+    for (const fs::path& candidate :
+         {here / "../lib/libxos-preload.so", fs::path(XOS_PRELOAD_INSTALLED)}) {
+        std::error_code ignored;
+        if (fs::exists(candidate, ignored)) return fs::canonical(candidate);
+    }
+    return {};
+}
+
+/// What execvp(3) would run; empty when there is nothing of that name.
+fs::path search(const std::string& name) {
+    if (name.find('/') != std::string::npos) return fs::exists(name) ? fs::path(name) : fs::path();
+    const char* path = std::getenv("PATH");
+    std::string_view rest = path ? path : "/bin:/usr/bin";
+    while (true) {
+        const auto end = rest.find(':');
+        const std::string_view directory = rest.substr(0, end);
+        const fs::path candidate = fs::path(directory.empty() ? "." : directory) / name;
+        if (access(candidate.c_str(), X_OK) == 0 && fs::is_regular_file(candidate))
+            return candidate;
+        if (end == std::string_view::npos) return {};
+        rest.remove_prefix(end + 1);
+    }
+}
+
+struct file {
+    int fd;
+    explicit file(const char* path) : fd(open(path, O_RDONLY | O_CLOEXEC)) {}
+    ~file() {
+        if (fd >= 0) close(fd);
+    }
+    file(const file&) = delete;
+    file& operator=(const file&) = delete;
+};
+
+/// A file that ends too early has no answer: the kernel will say what is wrong with it.
+bool lacks_interpreter(int fd, const Elf64_Ehdr& header) {
+    for (unsigned i = 0; i < header.e_phnum; i++) {
+        Elf64_Phdr segment;
+        const auto at = static_cast<off_t>(header.e_phoff + i * header.e_phentsize);
+        if (pread(fd, &segment, sizeof segment, at) != sizeof segment) return false;
+        if (segment.p_type == PT_INTERP) return false;
+    }
+    return true;
+}
+
+/// Why LD_PRELOAD would not reach this program, or nothing. Scripts are the kernel's business:
+/// their interpreter decides.
+std::string why_not_preloadable(const fs::path& program) {
+    struct stat status;
+    if (stat(program.c_str(), &status) == 0 && (status.st_mode & (S_ISUID | S_ISGID)) &&
+        getuid() != 0) {
+        return "is set-user-ID or set-group-ID: the dynamic linker ignores LD_PRELOAD for it";
+    }
+    const file f(program.c_str());
+    Elf64_Ehdr header;
+    if (f.fd < 0 || pread(f.fd, &header, sizeof header, 0) != sizeof header) return {};
+    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return {};
+    if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != EM_X86_64) {
+        return "is not an x86-64 program";
+    }
+    if (lacks_interpreter(f.fd, header)) {
+        return "is statically linked: there is no dynamic linker to preload into";
+    }
+    return {};
+}
+
+void add_to_preload(const fs::path& library) {
+    const char* others = std::getenv("LD_PRELOAD");
+    const std::string all = others && *others ? library.string() + ":" + others : library.string();
+    setenv("LD_PRELOAD", all.c_str(), 1);
+}
+
+int fail(int status, const std::string& text) {
+    fmt::print(stderr, "xos run: {}\n", text);
+    return status;
+}
+
+int run(const run_options& options) {
+    const fs::path preload = find_preload();
+    if (preload.empty()) {
+        return fail(own_failure,
+                    "libxos-preload.so is neither in ../lib nor in " XOS_PRELOAD_INSTALLED);
+    }
+    const std::string& name = options.program.front();
+    const fs::path program = search(name);
+    if (program.empty()) return fail(not_found, name + ": not found");
+    if (access(program.c_str(), X_OK) != 0)
+        return fail(not_executable, name + ": " + std::strerror(errno));
+    if (const std::string why = why_not_preloadable(program); !why.empty()) {
+        return fail(not_executable, name + " " + why);
+    }
+    add_to_preload(preload);
+    setenv("XOS_MODE", mode_of_ring(options.ring).c_str(), 1);
+    if (options.stats) setenv("XOS_STATS", "1", 1);
+    std::vector<char*> words;
+    for (const auto& word : options.program) words.push_back(const_cast<char*>(word.c_str()));
+    words.push_back(nullptr);
+    execv(program.c_str(), words.data());
+    return fail(not_executable, name + ": " + std::strerror(errno));
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, command_result& result) {
+    auto options = std::make_shared<run_options>();
+    CLI::App* command = app.add_subcommand("run", "Run a program in a cell");
+    command->add_option("--ring", options->ring, "Where the program runs: auto, 0, 3, or pvm")
+        ->check(CLI::IsMember({"auto", "0", "3", "pvm"}))
+        ->capture_default_str();
+    command->add_flag("--stats", options->stats,
+                      "Print entries, exits, system calls and faults to stderr at the end");
+    command->add_option("program", options->program, "The program and its arguments, after --")
+        ->required();
+    command->prefix_command(false);
+    command->callback([options, &result] { result.status = run(*options); });
+}
+
+}  // namespace xos::tool
