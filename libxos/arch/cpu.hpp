@@ -18,6 +18,14 @@ inline cpuid_result cpuid(std::uint32_t leaf, std::uint32_t subleaf = 0) {
     return r;
 }
 
+/// VMX (Intel SDM vol. 3, 24.6) or SVM (AMD APM vol. 2, 15.4). A KVM without either is a software
+/// KVM.
+inline bool has_hardware_virtualization() {
+    constexpr std::uint32_t vmx = 1u << 5, svm = 1u << 2, extended = 0x8000'0001;
+    if (cpuid(1).ecx & vmx) return true;
+    return cpuid(0x8000'0000).eax >= extended && cpuid(extended).ecx & svm;
+}
+
 inline std::uint64_t read_xcr0() {
     std::uint32_t low, high;
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));

@@ -1,5 +1,6 @@
 #include <linux/time.h>
 
+#include "libxos/arch/cpu.hpp"
 #include "libxos/arch/guest_layout.h"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/probe.hpp"
@@ -20,7 +21,6 @@ std::uint64_t monotonic_nanoseconds() {
     return static_cast<std::uint64_t>(now.seconds * 1'000'000'000 + now.nanoseconds);
 }
 
-constexpr std::uint64_t iterations = 32, instructions = 2 * iterations;
 constexpr int input_output_error = 5;
 
 outcome run_loop_once(kvm::vcpu& cpu, std::uint64_t count, std::uint64_t& nanoseconds) {
@@ -42,31 +42,43 @@ outcome run_loop_once(kvm::vcpu& cpu, std::uint64_t count, std::uint64_t& nanose
     return base::success;
 }
 
-std::uint64_t per_instruction(std::uint64_t loop, std::uint64_t empty) {
-    return loop > empty ? (loop - empty) * 1000 / instructions : 0;
+/// What `iterations` of the loop take beyond one, per instruction, each the best of `tries`.
+struct comparison {
+    std::uint64_t iterations;
+    unsigned tries;
+};
+
+/// Whatever disturbs a run makes it longer, so one quick pair is believed at once.
+outcome compare(kvm::vcpu& cpu, const comparison& c, std::uint64_t& picoseconds) {
+    std::uint64_t empty = ~std::uint64_t{0}, loop = empty;
+    picoseconds = 0;
+    for (unsigned i = 0; i < c.tries; i++) {
+        std::uint64_t one_empty = 0, one_loop = 0;
+        if (auto failed = run_loop_once(cpu, 1, one_empty); !failed.ok()) return failed;
+        if (auto failed = run_loop_once(cpu, c.iterations, one_loop); !failed.ok()) return failed;
+        if (one_empty < empty) empty = one_empty;
+        if (one_loop < loop) loop = one_loop;
+        picoseconds = loop > empty ? (loop - empty) * 1000 / (2 * (c.iterations - 1)) : 0;
+        if (picoseconds <= interpreted_above_picoseconds) break;
+    }
+    return base::success;
 }
 
 }  // namespace
 
 outcome measure_ring0(kvm::vcpu& cpu, const kvm::capabilities& caps, gpa root, ring0_cost& cost) {
     if (auto failed = cpu.prepare(caps, {.cr3 = root.value}); !failed.ok()) return failed;
-    // Whatever disturbs a run makes it longer: one quick run says that ring 0 is native, and only
-    // several slow ones that it is not. The first pays for the first touch of everything.
-    constexpr unsigned tries = 5;
-    std::uint64_t cold = 0, empty = ~std::uint64_t{0}, loop = empty;
+    std::uint64_t cold;  // the first touch of everything
     if (auto failed = run_loop_once(cpu, 1, cold); !failed.ok()) return failed;
-    for (unsigned i = 0; i < tries; i++) {
-        std::uint64_t one_empty = 0, one_loop = 0;
-        if (auto failed = run_loop_once(cpu, 1, one_empty); !failed.ok()) return failed;
-        if (auto failed = run_loop_once(cpu, iterations, one_loop); !failed.ok()) return failed;
-        if (one_empty < empty) empty = one_empty;
-        if (one_loop < loop) loop = one_loop;
-        if (i > 0 && per_instruction(loop, empty) <= interpreted_above_picoseconds) break;
+    if (auto failed = compare(cpu, {33, 3}, cost.picoseconds); !failed.ok()) return failed;
+    cost.interpreted = !arch::has_hardware_virtualization();
+    if (cost.interpreted || cost.picoseconds <= interpreted_above_picoseconds) {
+        return base::success;
     }
-    cost.picoseconds = per_instruction(loop, empty);
-    // An emulated machine is so slow that its noise alone could look like an interpreter's cost,
-    // but not next to what an exit costs there.
-    cost.interpreted = cost.picoseconds > interpreted_above_picoseconds && loop > empty + empty / 2;
+    // A software KVM on a processor that could do better? Or a busy machine, an emulated one at
+    // that? So many instructions take an interpreter most of a millisecond, each time.
+    if (auto failed = compare(cpu, {2049, 16}, cost.picoseconds); !failed.ok()) return failed;
+    cost.interpreted = cost.picoseconds > interpreted_above_picoseconds;
     return base::success;
 }
 
