@@ -14,6 +14,7 @@ enum class exit_kind : unsigned {
     trap,         ///< an exception that no handler in the guest settled
     poll,         ///< kernel-side code gave way to a pending signal
     host_call,    ///< host_call()
+    kernel_call,  ///< kernel-side code needed Linux: a contended lock, other vCPUs to flush
     null,         ///< the benchmark's empty exit
     signal,       ///< KVM_RUN interrupted (-EINTR)
     refused,      ///< Linux refused an access to a mapping (-EFAULT)

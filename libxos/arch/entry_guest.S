@@ -112,7 +112,6 @@ xos_\name\()_local_sysret:
 xos_\name\()_tail_end:
 
 .L\name\()_large:
-    .if \ring3
         leaq    -XOS_GATEWAY_BASE(%rax), %rcx
         cmpq    $XOS_GATEWAY_COUNT, %rcx
         jae     .L\name\()_forward
@@ -122,7 +121,6 @@ xos_\name\()_tail_end:
         movq    %gs:XOS_AREA_SCRATCH, %rax
         testq   %rcx, %rcx
         jnz     .L\name\()_local
-    .endif
 .L\name\()_forward:
         movq    %rax, %gs:XOS_AREA_NUMBER
         movq    %rdi, %gs:XOS_AREA_ARGUMENTS
@@ -140,6 +138,9 @@ xos_\name\()_out:
         // From here on the answer is in the area: a signal finishes the call (to xos_..._forward_end).
         .globl  xos_\name\()_done
 xos_\name\()_done:
+        cmpl    $0, %gs:XOS_AREA_FLUSH_WANTED
+        jne     .L\name\()_flush
+.L\name\()_flushed:
         movq    %gs:XOS_AREA_RESULT, %rax
         movq    %gs:XOS_AREA_RIP, %rcx
     .if \ring3
@@ -155,6 +156,11 @@ xos_\name\()_forward_sysret:
         movq    %gs:XOS_AREA_RSP, %rsp
         jmp     *%rcx
     .endif
+.L\name\()_flush:                      // never in pvm, whose KVM flushes other vCPUs itself
+        movl    $0, %gs:XOS_AREA_FLUSH_WANTED
+        movq    %cr3, %rcx
+        movq    %rcx, %cr3
+        jmp     .L\name\()_flushed
         .globl  xos_\name\()_forward_end
 xos_\name\()_forward_end:
 .endm
@@ -392,9 +398,12 @@ xos_vectors_pvm:
     .elseif v == 13
         addq    $48, %rsp
     .elseif v == 6
+.Lstep_over_frame:
         addq    $40, %rsp
     .elseif v == 3
-        addq    $40, %rsp
+        cmpb    $XOS_PVM_GATEWAY, 24(%rsp)
+        jne     .Lstep_over_frame
+        movq    %rax, %cr3
     .elseif v == 8 || (v >= 10 && v <= 12) || v == 17 || v == 21 || v == 29 || v == 30
         movb    $v, -16(%rsp)
         addq    $48, %rsp
@@ -404,6 +413,7 @@ xos_vectors_pvm:
     .endif
         iretq
         .set    v, v + 1
+        .org    xos_vectors_pvm + 16 * v        // an error if a stub is longer than its place
     .endr
 
 .macro LANDING name, vector, has_error, has_address
@@ -461,6 +471,17 @@ xos_landing_\name:
         // The others share one: an error code that was not pushed reads as what lay there before, and no
         // handler is told more than the vector says is there.
         LANDING other, -1, 1, 0
+
+// ---- void xos_load_root_pvm(root): CR3, which flushes, by way of INT3 and the stub at ring 0
+        .balign 16
+        .globl  xos_load_root_pvm
+xos_load_root_pvm:
+        movq    %rdi, %rax
+        movq    %rsp, %rcx
+        movl    $XOS_PVM_GATEWAY, %esp
+        int3
+        movq    %rcx, %rsp
+        ret
 
 // ---- is ring 0 executed or interpreted? RCX = iterations
         .balign 16

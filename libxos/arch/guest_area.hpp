@@ -30,6 +30,11 @@ struct guest_area {
     std::uint64_t interrupted_kernel;  ///< of a trap exit: the exception was kernel-side code's
     void (*host_call)(void*);
     void* host_call_argument;
+    /// 0 while a forwarded call runs: its stub flushes before the application goes on, so others
+    /// need not interrupt this vCPU to make it forget a translation.
+    std::uint64_t holds_translations;
+    std::uint64_t flush_wanted;  ///< another vCPU has taken permissions away
+    std::uint64_t root;          ///< what CR3 holds
     // Counters. Plain increments: one vCPU, one writer.
     alignas(64) std::uint64_t
         local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest
@@ -68,6 +73,7 @@ static_assert(offsetof(guest_area, rsp) == XOS_AREA_RSP);
 static_assert(offsetof(guest_area, frame) == XOS_AREA_FRAME);
 static_assert(offsetof(guest_area, scratch) == XOS_AREA_SCRATCH);
 static_assert(offsetof(guest_area, leave_rsp) == XOS_AREA_LEAVE_RSP);
+static_assert(offsetof(guest_area, flush_wanted) == XOS_AREA_FLUSH_WANTED);
 static_assert(offsetof(guest_area, local_counts) == XOS_AREA_LOCAL_COUNTS);
 static_assert(offsetof(trap_frame, rax) == XOS_FRAME_RAX);
 static_assert(offsetof(trap_frame, vector) == XOS_FRAME_VECTOR);
@@ -89,6 +95,15 @@ inline bool on_syscall_stack(const guest_area& area, std::uint64_t rsp) {
 /// Gives way to a pending signal, in the middle of ordinary code.
 inline void poll_guest() {
     asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_POLL), "a"(0) : "memory");
+}
+
+/// Kernel side: runs `fn(argument)` in host mode, on the loop stack. No signal is delivered
+/// meanwhile, though one may interrupt the system calls that `fn` makes.
+inline void call_host_from_kernel(void (*fn)(void*), void* argument) {
+    guest_area& area = *current_area();
+    area.host_call = fn;
+    area.host_call_argument = argument;
+    asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_KERNEL_CALL), "a"(0) : "memory");
 }
 
 }  // namespace xos::arch

@@ -18,6 +18,7 @@
 #define XOS_AREA_FRAME 152
 #define XOS_AREA_SCRATCH 168
 #define XOS_AREA_LEAVE_RSP 176
+#define XOS_AREA_FLUSH_WANTED 216
 #define XOS_AREA_LOCAL_COUNTS 256
 
 /* Offsets in trap_frame. */
@@ -44,14 +45,19 @@
 #define XOS_PORT_POLL 0xe7
 #define XOS_PORT_DIE 0xe8
 #define XOS_PORT_PROBE 0xe9
+#define XOS_PORT_KERNEL_CALL 0xea
 
 #define XOS_DIE_TRAP_STACK 1
 
 /* System call numbers that have an entry in the local table. */
 #define XOS_SYSCALL_TABLE 512
-/* ring3: kernel-side services, called like system calls that Linux does not have. */
+/* Kernel-side services, called like system calls that Linux does not have. */
 #define XOS_GATEWAY_BASE 0x584f5300
-#define XOS_GATEWAY_COUNT 8
+#define XOS_GATEWAY_COUNT 16
+
+/* pvm: the stack pointer that tells the gateway's INT3 from the application's. It fits a byte and is odd,
+   which no stack pointer of an application's is. */
+#define XOS_PVM_GATEWAY 0x21
 
 /* pvm: where a stub on an IST finds what the hardware pushed, relative to the landing stack. */
 #define XOS_LANDING_ABOVE_TOP 104

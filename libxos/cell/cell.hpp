@@ -48,6 +48,11 @@ struct cell_state {
     memory::system_arena arena;
     alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
     hva interrupt_table;
+    hva flush_page;  ///< given up and used again to make KVM flush every vCPU
+    /// What GS points to on the kernel side, by context: kernel-side code may touch nothing that is
+    /// not mapped for sure, and contexts are the host's memory.
+    static constexpr unsigned most_contexts = 4096;
+    arch::guest_area* areas[most_contexts];
 
     base::futex_lock lock;  ///< contexts: taking and creating
     unsigned max_contexts = 0;

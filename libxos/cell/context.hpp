@@ -25,6 +25,7 @@ enum class position : std::uint8_t {
     trap,         ///< in the dispatcher, which has asked the host; the frame is on the trap stack
     trap_poll,    ///< behind the dispatcher, about to return to the frame
     after_out,    ///< at an OUT of libxos's in ordinary code, which has done its work
+    kernel_side,  ///< at an OUT of kernel-side code, which has more to do
     unknown,      ///< KVM_RUN was interrupted anywhere
 };
 

@@ -65,6 +65,8 @@ outcome make_memory(context& c) {
     c.area = the_cell.is_ring3() ? reinterpret_cast<arch::guest_area*>(user.value) : c.kernel_area;
     fill_area(*c.kernel_area, trap_stack, syscall_stack);
     if (c.area != c.kernel_area) fill_area(*c.area, trap_stack, syscall_stack);
+    c.kernel_area->root = the_cell.space().root().value;
+    the_cell.areas[c.id] = c.kernel_area;
 
     auto& tables = first_page->tables;
     c.tables = &tables;

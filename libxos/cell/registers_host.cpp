@@ -118,6 +118,8 @@ bool application_registers(context& c, general_registers& r) {
             r = arch::registers_of(*asking.frame);
             return resolve(c, r, asking.interrupted_kernel);
         }
+        case position::kernel_side:
+            return false;
         case position::unknown:
             return resolve_unknown(c, r);
     }

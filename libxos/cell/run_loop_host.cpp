@@ -36,8 +36,16 @@ void leave_guest(context& c) {
     if (c.signals_pending) mask = c.signal_mask;
     arch::write_fs_base(c.area->fs_base);
     arch::write_gs_base(c.host_gs_base);
+    c.kernel_area->holds_translations = 0;
     the_cell.hooks.leaving(c);
     xos_continue_in_host(c.area->leave_rsp, &c.busy, mask);
+}
+
+/// Where no stub of ours would do it: KVM drops this vCPU's translations when CR4 changes, and no
+/// page is global.
+void flush_translations(context& c) {
+    c.kernel_area->flush_wanted = 0;
+    c.cpu.toggle_global_pages();
 }
 
 void handle_port(context& c, unsigned port) {
@@ -46,6 +54,7 @@ void handle_port(context& c, unsigned port) {
         case XOS_PORT_SYSCALL:
             stopped_at(c, position::system_call, ring3);
             c.count(exit_kind::system_call);
+            c.kernel_area->holds_translations = 0;
             the_cell.hooks.system_call(c);
             return;
         case XOS_PORT_TRAP:
@@ -75,6 +84,13 @@ void handle_port(context& c, unsigned port) {
             c.count(exit_kind::host_call);
             c.area->host_call(c.area->host_call_argument);
             return;
+        case XOS_PORT_KERNEL_CALL: {
+            stopped_at(c, position::kernel_side, ring3);
+            c.count(exit_kind::kernel_call);
+            const arch::guest_area& area = *c.kernel_area;
+            area.host_call(area.host_call_argument);
+            return;
+        }
         case XOS_PORT_NULL:
             stopped_at(c, position::after_out, false);
             c.count(exit_kind::null);
@@ -149,6 +165,10 @@ void run_loop(context& c) {
         if (c.signals_pending) the_cell.hooks.signals(c);
         c.runs++;
         if (the_cell.tells_processor_number) tell_processor_number(c);
+        // Who wants a flush sets its flag before it looks whether this vCPU holds translations.
+        __atomic_exchange_n(&c.kernel_area->holds_translations, 1, __ATOMIC_SEQ_CST);
+        if (c.kernel_area->flush_wanted && c.where != position::system_call) [[unlikely]]
+            flush_translations(c);
         const long result = c.cpu.run();
         const kvm_run& page = c.cpu.run_page();
         c.note_exit(page.exit_reason, page.exit_reason == KVM_EXIT_IO ? page.io.port : 0, result,

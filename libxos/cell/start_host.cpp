@@ -75,8 +75,9 @@ outcome build(const cell_options& options) {
     cell.descriptors.initialise();
     if (auto failed = kvm::probe_capabilities(cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
-    const unsigned count =
-        options.max_vcpus < cell.caps.max_vcpus ? options.max_vcpus : cell.caps.max_vcpus;
+    unsigned count = options.max_vcpus;
+    if (count > cell.caps.max_vcpus) count = cell.caps.max_vcpus;
+    if (count > cell.most_contexts) count = cell.most_contexts;
     const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context;
     const std::size_t needed = kernel_bytes + count * user_bytes_per_context + 2 * large_page_size;
     if (count == 0 || needed > options.system_arena) return {step::bad_option, 22};
@@ -98,6 +99,8 @@ outcome build(const cell_options& options) {
     }
     if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
+    cell.flush_page = cell.arena.allocate_kernel(page_size);
+    if (!cell.flush_page.value) return {step::reserve_memory, 12};
     if (auto failed = make_context(0); !failed.ok()) return failed;
     cell.context_count = 1;
     return base::success;
@@ -163,7 +166,6 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
 outcome rebuild_after_fork(context* survivor) {
     auto& cell = the_cell;
     cell.lock.reset();
-    cell.space().lock().reset();
     for (unsigned i = 0; i < cell.context_count; i++) {
         context& c = cell.context_at(i);
         cell.descriptors.close(c.cpu.fd());

@@ -40,12 +40,18 @@ class vcpu {
     void write_registers(const arch::general_registers& r);
     kvm_sregs read_special();
     void write_fs(std::uint64_t base);
+    /// CR4.PGE, which makes KVM forget this vCPU's translations.
+    void toggle_global_pages();
+    /// Another root; forgets translations, too.
+    void write_root(gpa root);
     /// False when this KVM does not have the register.
     bool write_msr(std::uint32_t index, std::uint64_t value);
     void read_xsave(xsave_area& area);
     bool write_xsave(const xsave_area& area);
 
   private:
+    void write_special(kvm_sregs& s);
+
     int number_ = 0;  ///< descriptor + 1: zeroed memory is a vCPU that does not exist yet
     std::uint8_t tss_type_ = 0;
     kvm_run* run_ = nullptr;

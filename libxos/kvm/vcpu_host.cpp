@@ -179,11 +179,27 @@ bool vcpu::write_msr(std::uint32_t index, std::uint64_t value) {
     return set_msr(fd(), index, value) == 1;
 }
 
+void vcpu::write_special(kvm_sregs& s) {
+    s.tr.type = tss_type_;  // KVM always reports a busy one
+    raw_syscall(__NR_ioctl, fd(), KVM_SET_SREGS, as_long(&s));
+}
+
 void vcpu::write_fs(std::uint64_t base) {
     kvm_sregs s = read_special();
     s.fs.base = base;
-    s.tr.type = tss_type_;  // KVM always reports a busy one
-    raw_syscall(__NR_ioctl, fd(), KVM_SET_SREGS, as_long(&s));
+    write_special(s);
+}
+
+void vcpu::toggle_global_pages() {
+    kvm_sregs s = read_special();
+    s.cr4 ^= arch::cr4::pge;
+    write_special(s);
+}
+
+void vcpu::write_root(gpa root) {
+    kvm_sregs s = read_special();
+    s.cr3 = root.value;
+    write_special(s);
 }
 
 void vcpu::read_xsave(xsave_area& area) {

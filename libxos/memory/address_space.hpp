@@ -8,10 +8,10 @@
 
 #include <xos/types.hpp>
 
-#include "libxos/base/futex_lock.hpp"
 #include "libxos/base/outcome.hpp"
 #include "libxos/kvm/vm.hpp"
 #include "libxos/memory/arena_frames.hpp"
+#include "libxos/memory/edit_lock.hpp"
 #include "libxos/memory/physical_space.hpp"
 #include "libxos/memory/system_arena.hpp"
 #include "libxos/paging/page_tables.hpp"
@@ -58,16 +58,19 @@ class address_space {
     /// Keeps [begin, end), whole chunks, free of host-managed mappings.
     base::outcome exclude(gva begin, gva end);
 
-    /// A slot for page frames that views will map. At its host address the guest sees the same
-    /// memory as it sees any other.
+    /// A slot for page frames that views will map, visible at its host address. Its addresses have
+    /// been excluded.
     base::outcome add_frames(hva begin, std::uint64_t length, region& made);
 
     /// After fork: the same regions in a new VM. Page tables were copied with the rest of memory.
     base::outcome attach_to(kvm::vm& machine);
 
+    /// Of libxos's own memory.
+    gpa physical_of(std::uint64_t own) const { return frames_.physical_of(own); }
+
     gpa root() const { return tables_.root(); }
     unsigned chunks() const { return chunks_; }
-    base::futex_lock& lock() { return lock_; }
+    edit_lock& lock() { return lock_; }
     paging::page_tables<arena_frames>& tables() { return tables_; }
 
   private:
@@ -85,7 +88,7 @@ class address_space {
         gva begin, end;
     } exclusions_[max_exclusions];
     unsigned exclusion_count_ = 0;
-    base::futex_lock lock_;
+    edit_lock lock_;
 };
 
 }  // namespace xos::memory

@@ -50,7 +50,7 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
     const std::uint64_t end =
         begin.value + chunk_size < user_end ? begin.value + chunk_size : user_end;
 
-    base::lock_guard guard(lock_);
+    host_edit editing(lock_);
     for (unsigned i = 0; i < exclusion_count_; i++) {
         if (address >= exclusions_[i].begin && address < exclusions_[i].end) {
             return chunk_result::not_user_memory;
@@ -81,17 +81,20 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
 }
 
 outcome address_space::exclude(gva begin, gva end) {
-    base::lock_guard guard(lock_);
+    host_edit editing(lock_);
     if (exclusion_count_ == max_exclusions) return {step::reserve_memory, 28};
     exclusions_[exclusion_count_++] = {begin, end};
     return base::success;
 }
 
 outcome address_space::add_frames(hva begin, std::uint64_t length, region& made) {
-    base::lock_guard guard(lock_);
+    host_edit editing(lock_);
     made = {gva{begin.value}, physical_.allocate(begin, length), begin, length};
     if (!made.physical.value) return {step::physical_address_space, 0};
-    return add_region(made);
+    if (auto failed = add_region(made); !failed.ok()) return failed;
+    const status s = tables_.map(made.guest, made.physical, length, everything,
+                                 arch::level::page_2m, accessed_and_dirty);
+    return s == status::ok ? base::success : outcome{step::page_tables, 12};
 }
 
 outcome address_space::attach_to(kvm::vm& machine) {

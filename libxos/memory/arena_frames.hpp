@@ -37,6 +37,10 @@ class arena_frames {
         return reinterpret_cast<arch::entry*>((arena_->begin() + (page - arena_gpa_)).value);
     }
 
+    gpa physical_of(std::uint64_t address) const {
+        return arena_gpa_ + (address - arena_->begin().value);
+    }
+
   private:
     system_arena* arena_ = nullptr;
     gpa arena_gpa_, free_;

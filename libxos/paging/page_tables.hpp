@@ -10,7 +10,7 @@
 //
 // Runs in any mode, also at ring 0 in the guest: no libc, no allocation but the frame source's.
 // Edits of one tree exclude one another; the caller locks. A walk by the CPU needs no lock.
-// leaf_slot() and query() may run beside any edit but prune().
+// slot_at() and query() may run beside any edit but prune().
 //
 // Lengths are in bytes. Addresses and lengths are multiples of 4 KiB, and a range lies in one
 // canonical half. No edit flushes a TLB; each says when the caller must.
@@ -75,11 +75,12 @@ class page_tables {
                          .preset = preset & used});
     }
 
-    /// Builds the tables down to level 1, so that leaf_slot() finds a slot for every page of the
-    /// range. `occupied` if a larger leaf is in the way. Needs no flush.
-    [[nodiscard]] status ensure_tables(gva start, std::uint64_t length) {
+    /// Builds the tables down to `lowest`, so that slot_at() finds a slot of that level everywhere
+    /// in the range. `occupied` if a larger leaf is in the way. Needs no flush.
+    [[nodiscard]] status ensure_tables(gva start, std::uint64_t length,
+                                       arch::level lowest = arch::level::page_4k) {
         if (const status s = check(start, length); s != status::ok) return s;
-        return build(window_of(start, length), {.leaves = no_leaves});
+        return build(window_of(start, length), {.leaves = no_leaves, .lowest = lowest});
     }
 
     /// Removes what is mapped in the range, calling visitor(gva, gpa, arch::level) for each leaf
@@ -159,13 +160,18 @@ class page_tables {
         return status::ok;
     }
 
-    /// The level-1 entry of the 4 KiB page that holds this address, present or not; nullptr where
-    /// no level-1 table is. To map a page is then arch::store(*slot, leaf_entry(frame, p)), with
-    /// no flush if the slot was not present.
-    arch::entry* leaf_slot(gva address) const {
+    /// The entry of this level on the way to the address, present or not; nullptr where the tables
+    /// do not go down to it. To map a 4 KiB page is then arch::store(*slot, leaf_entry(frame, p)),
+    /// with no flush if the slot was not present.
+    arch::entry* slot_at(gva address, arch::level wanted) const {
         if (root_ == gpa{} || !arch::is_canonical(address)) return nullptr;
-        const place found = locate(address);
-        return found.at == arch::level::page_4k ? found.slot : nullptr;
+        arch::entry* slots = root_slots();
+        for (arch::level at = arch::level::root; at != wanted; at = arch::below(at)) {
+            const arch::entry e = arch::load(slots[arch::index_of(address, at)]);
+            if (!e.is_present() || e.is_leaf(at)) return nullptr;
+            slots = table_at(e, at);
+        }
+        return &slots[arch::index_of(address, wanted)];
     }
 
   private:
@@ -191,6 +197,7 @@ class page_tables {
 
     struct plan {
         arch::level leaves;
+        arch::level lowest = arch::level::page_4k;  ///< of the tables, where there are no leaves
         std::uint64_t frame_offset = 0;
         protection bits = protection::none;
         arch::entry_flags preset = arch::entry_flags::none;
@@ -272,7 +279,8 @@ class page_tables {
     /// False if the range is occupied. `slots` is null below a table that does not exist yet.
     bool count_missing(arch::entry* slots, arch::level at, window w, const plan& p,
                        std::uint64_t& missing) const {
-        if (at == arch::level::page_4k && (slots == nullptr || p.leaves == no_leaves)) return true;
+        if (p.leaves == no_leaves && at == p.lowest) return true;
+        if (at == arch::level::page_4k && slots == nullptr) return true;
         for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
             const arch::entry e =
                 slots == nullptr ? arch::entry{} : arch::load(slots[index_of(part.first, at)]);
@@ -286,7 +294,7 @@ class page_tables {
     }
 
     void fill(arch::entry* slots, arch::level at, window w, const plan& p) {
-        if (at == arch::level::page_4k && p.leaves == no_leaves) return;
+        if (p.leaves == no_leaves && at == p.lowest) return;
         for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
             arch::entry& slot = slots[index_of(part.first, at)];
             arch::entry e = arch::load(slot);

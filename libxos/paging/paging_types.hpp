@@ -59,7 +59,7 @@ enum class usage : std::uint64_t {
     accessed_or_dirty = accessed | dirty,
 };
 
-/// The entry of a present leaf; what a fault handler stores into leaf_slot().
+/// The entry of a present leaf; what a fault handler stores into slot_at().
 /// `frame` is aligned to the size of the level and within the physical width.
 constexpr arch::entry leaf_entry(gpa frame, protection p, arch::level size = arch::level::page_4k) {
     const auto large =

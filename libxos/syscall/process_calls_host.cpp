@@ -44,7 +44,11 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     if (args.stack) c.saved.rsp = args.stack + args.stack_size;
     c.saved.rax = 0;
     args.stack = args.stack_size = 0;
+    // No other thread may be in the middle of an edit whose other half the child would never see.
+    auto& editing = the_cell.space().lock();
+    editing.lock_in_host();
     const long pid = xos_clone(&args, sizeof args, nullptr);
+    editing.unlock_in_host();
     if (pid == 0)
         continue_in_child(c, fs, mask);
     else

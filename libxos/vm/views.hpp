@@ -1,4 +1,8 @@
-// Views: guest addresses without host memory, and the frames to put there.
+// Views: guest addresses whose translations the application owns, and the frames to put there.
+//
+// A view has all its tables from the start, down to the level of its smallest leaf, so no edit can
+// run out of memory half way. One level up, a large leaf may take a table's place; the table is kept
+// for the day it is split again.
 #pragma once
 
 #include <atomic>
@@ -10,37 +14,56 @@
 
 namespace xos::vm {
 
-/// Read by kernel-side code; never changes once it is there. The level-1 tables stay for good, so a
-/// page's entry is found without a walk.
+/// Read by kernel-side code; only the tags of `tables` change once it is there.
 struct view {
     gva begin;
     std::uint64_t length = 0;
-    arch::entry** tables = nullptr;  ///< one for each 2 MiB
+    unsigned fine_shift = 12;    ///< of the smallest leaf
+    unsigned coarse_shift = 21;  ///< of what one table covers
+    /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf is in its place.
+    std::atomic<std::uint64_t>* tables = nullptr;
+    arch::entry** coarse = nullptr;  ///< the entries that refer to the tables
+
+    static constexpr std::uint64_t replaced = 1;
+
+    std::uint64_t piece_of(gva a) const { return (a - begin) >> coarse_shift; }
+    arch::entry* table(std::uint64_t piece) const {
+        return reinterpret_cast<arch::entry*>(tables[piece].load(std::memory_order_relaxed) &
+                                              ~replaced);
+    }
+    bool is_replaced(std::uint64_t piece) const {
+        return tables[piece].load(std::memory_order_relaxed) & replaced;
+    }
+    arch::level fine() const { return static_cast<arch::level>((fine_shift - 3) / 9); }
+    arch::level coarser() const { return static_cast<arch::level>((coarse_shift - 3) / 9); }
+    bool has_large_leaves() const { return coarser() != arch::level::root; }
+
+    /// The entry of a page, or null while a large leaf covers it.
+    arch::entry* slot_of(gva page) const {
+        const std::uint64_t offset = page - begin;
+        const std::uint64_t tagged =
+            tables[offset >> coarse_shift].load(std::memory_order_relaxed);
+        if (tagged & replaced) [[unlikely]]
+            return nullptr;
+        return reinterpret_cast<arch::entry*>(tagged) + (page.value >> fine_shift & 511);
+    }
 };
 
 struct view_table {
-    static constexpr unsigned capacity = 128;
+    static constexpr unsigned capacity = 256;
     std::atomic<unsigned> count = 0;
     view views[capacity];
 
-    /// The entry of a page, or null where no view is.
-    arch::entry* slot_of(gva page) const {
+    const view* find(gva a) const {
         const unsigned n = count.load(std::memory_order_acquire);
         for (unsigned i = 0; i < n; i++) {
-            const std::uint64_t offset = page.value - views[i].begin.value;
-            if (offset >= views[i].length) continue;
-            return views[i].tables[offset / large_page_size] + (offset / page_size & 511);
+            if (a - views[i].begin < views[i].length) return &views[i];
         }
         return nullptr;
     }
-
     bool contains(gva begin, std::uint64_t length) const {
-        const unsigned n = count.load(std::memory_order_acquire);
-        for (unsigned i = 0; i < n; i++) {
-            const std::uint64_t offset = begin.value - views[i].begin.value;
-            if (offset < views[i].length && length <= views[i].length - offset) return true;
-        }
-        return false;
+        const view* v = find(begin);
+        return v && length <= v->length - (begin - v->begin);
     }
 };
 
@@ -48,18 +71,31 @@ struct view_table {
 /// use it.
 class frame_pool {
   public:
-    base::outcome reserve(std::size_t bytes);
+    void attach(const memory::region& frames);
     bool ready() const { return length_ != 0; }
+    /// Not zeroed if it was used before.
     gpa allocate();
     void free(gpa frame);
+    bool owns(gpa frame) const {
+        return frame - physical_ < length_ && frame.is_aligned(page_size);
+    }
     void* data(gpa frame) const {
         return reinterpret_cast<void*>((host_ + (frame - physical_)).value);
     }
 
+    /// `count` frames for take_aside(), or none. Under the address space's lock.
+    bool set_aside(std::uint64_t count);
+    gpa take_aside();
+
   private:
+    volatile std::uint64_t& link(gpa frame) const {
+        return *static_cast<volatile std::uint64_t*>(data(frame));
+    }
+
     hva host_;
     gpa physical_;
     std::uint64_t length_ = 0;
+    gpa aside_;
     std::atomic<std::uint64_t> fresh_ = 0;  ///< offset of the first frame never handed out
     std::atomic<std::uint64_t> free_ = 0;   ///< tag << 32 | index + 1
 };
@@ -67,14 +103,122 @@ class frame_pool {
 extern view_table the_views;
 extern frame_pool the_frames;
 
-base::outcome reserve_view(std::uint64_t bytes, gva& begin);
+/// Makes the frame pool, once.
+base::outcome reserve_frames(std::uint64_t bytes);
+base::outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin);
+/// The tables of a range whose addresses are the caller's already, as a view of 4 KiB leaves. Both
+/// multiples of 2 MiB. Host mode, space.lock() held.
+base::outcome add_view(gva begin, std::uint64_t length, arch::level smallest);
 
-/// Kernel side: edits the tables. In ring3 reached through the gateway.
+// ---- what an entry says
+
+/// Not present, but the frame is kept: mapped without any permission.
+inline constexpr auto held = arch::entry_flags::software_11;
+/// Not present, its frame on the way back to the pool.
+inline constexpr auto leaving = arch::entry_flags::software_10;
+
+inline bool is_mapped(arch::entry e) {
+    return e.has(arch::entry_flags::present | held);
+}
+
+constexpr arch::entry_flags flags_of(access a) {
+    using enum arch::entry_flags;
+    const auto bits = static_cast<unsigned>(a);
+    if (bits == 0) return held;
+    return present | user | (bits & 2 ? writable : none) | (bits & 4 ? none : no_execute);
+}
+inline constexpr auto access_bits = arch::entry_flags::present | arch::entry_flags::user |
+                                    arch::entry_flags::writable | arch::entry_flags::no_execute |
+                                    held;
+
+inline access access_of(arch::entry e) {
+    if (!e.is_present()) return access::none;
+    return static_cast<access>(1u | (e.has(arch::entry_flags::writable) ? 2u : 0u) |
+                               (e.has(arch::entry_flags::no_execute) ? 0u : 4u));
+}
+
+/// Whether a TLB may hold more than the entry now allows.
+inline bool takes_away(arch::entry before, arch::entry after) {
+    using enum arch::entry_flags;
+    if (!before.is_present()) return false;
+    return !after.is_present() || (before.has(writable) && !after.has(writable)) ||
+           (!before.has(no_execute) && after.has(no_execute));
+}
+
+// ---- kernel side
+
+/// What changed translations of this address space have to be forgotten.
+class stale_translations {
+  public:
+    void add(gva page) {
+        if (count_ < capacity) pages_[count_] = page;
+        count_++;
+    }
+    void add_all() { count_ = capacity + 1; }
+    bool any() const { return count_ != 0; }
+    /// On this vCPU and on every other that holds translations.
+    void flush();
+
+  private:
+    /// Beyond so many, reloading CR3 costs less (Linux's tlb_single_page_flush_ceiling is 33).
+    static constexpr unsigned capacity = 32;
+    unsigned count_ = 0;
+    gva pages_[capacity];
+};
+
+void flush_page(gva page);
+
+enum class edit_kind : std::uint32_t { map, map_new, unmap, protect, move, split, merge };
+
+/// One entry of a batch, as the API hands it to the kernel side.
+struct edit {
+    edit_kind kind;
+    access allowed;
+    std::uint32_t largest;  ///< arch::level of the largest leaf to map with
+    std::uint32_t release;  ///< unmap: frames go back to the pool
+    gva begin;
+    std::uint64_t length;
+    std::uint64_t target;  ///< map: the first frame; move: the new address
+};
+
+struct edit_request {
+    const edit* edits;
+    std::uint64_t count;
+    std::uint64_t failed;  ///< out: index of the edit that was refused
+};
+
+struct scan_request {
+    gva begin;
+    std::uint64_t length;
+    std::uint64_t* bitmap;
+    std::uint64_t flags;  ///< arch::entry_flags that count
+    bool clear;
+    std::uint64_t found;  ///< out
+};
+
+struct query_request {
+    gva address;
+    translation found;
+};
+
+// Gateway services: long f(long a, b, c, d, e, f), on the system-call stack.
 long map_page(long page, long frame, long writable, long, long, long);
-/// The same as a function of ordinary code in the flat modes: signals wait until it is done.
+long protect_page(long page, long wanted, long, long, long, long);
+long commit_edits(long request, long, long, long, long, long);
+long scan_used(long request, long, long, long, long, long);
+long query_page(long request, long, long, long, long, long);
+
+/// The first two as functions of ordinary code in the flat modes: signals wait until it is done.
 long map_page_directly(long page, long frame, long writable);
+long protect_page_directly(long page, long wanted);
 
 /// Gateway numbers (XOS_GATEWAY_BASE + n).
-enum gateway : unsigned { gateway_map = 0 };
+enum gateway : unsigned {
+    gateway_map = 0,
+    gateway_protect,
+    gateway_commit,
+    gateway_scan,
+    gateway_query,
+};
 
 }  // namespace xos::vm

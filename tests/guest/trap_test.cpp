@@ -323,6 +323,7 @@ TEST_CASE("code may be fetched from a view") {
         rip = f.rip;
         const verdict v = map_fresh(f, a);
         at(view + 16)[0] = '\xc3';
+        vm::protect(view, vm::access::read_execute);
         return v;
     });
     in_cell([] {

@@ -450,7 +450,7 @@ class trial {
         if (!settle(tables_.ensure_tables(gva(r.start), r.length), expected)) return;
         expected_ = std::move(after);
         for (u64 at = r.start; r.length && at - r.start < r.length; at += mib2)
-            if (!tables_.leaf_slot(gva(at))) FAIL("ensure_tables left no slot");
+            if (!tables_.slot_at(gva(at), arch::level::page_4k)) FAIL("ensure_tables left no slot");
     }
 
     void prune(range r) {
@@ -540,15 +540,15 @@ class trial {
         }
     }
     void check_slot(u64 address, const std::optional<cpu_leaf>& seen) {
-        arch::entry* const slot = tables_.leaf_slot(gva(address));
+        arch::entry* const slot = tables_.slot_at(gva(address), arch::level::page_4k);
         const bool exists = expected_.tables.contains(model::table_of(1, address));
-        if ((slot != nullptr) != exists) FAIL("leaf_slot: wrong about the table");
+        if ((slot != nullptr) != exists) FAIL("slot_at: wrong about the table");
         if (slot == nullptr || seen) return;
         const u64 page = address & ~(kib4 - 1);
         const u64 frame = pick(random_, (u64{1} << bits_) / kib4) * kib4;
         arch::store(*slot, leaf_entry(gpa(frame), protection::writable | protection::user));
         const auto now = cpu_.walk(tables_.root(), address);
-        if (now != cpu_leaf{page, 1, frame, 0x27}) FAIL("leaf_slot: not the slot the CPU reads");
+        if (now != cpu_leaf{page, 1, frame, 0x27}) FAIL("slot_at: not the slot the CPU reads");
         arch::store(*slot, arch::entry{});
     }
 
@@ -632,7 +632,7 @@ TEST_CASE("without a tree every edit says so", "[paging]") {
     CHECK(tables.unmap(gva{}, kib4, ignore).result == status::not_mapped);
     CHECK(tables.prune(gva{}, kib4, ignore) == status::not_mapped);
     CHECK_FALSE(tables.query(gva{}));
-    CHECK(tables.leaf_slot(gva{}) == nullptr);
+    CHECK(tables.slot_at(gva{}, arch::level::page_4k) == nullptr);
 }
 
 TEST_CASE("a tree can be adopted, and only one", "[paging]") {
@@ -675,7 +675,7 @@ TEST_CASE("a range stays inside one canonical half", "[paging]") {
     CHECK(t.tables.query(gva(0 - u64{1}))->page == gva(0 - kib4));
     CHECK(t.tables.query(gva(upper_start))->page == gva(upper_start));
     CHECK_FALSE(t.tables.query(gva(lower_end)));
-    CHECK(t.tables.leaf_slot(gva(lower_end)) == nullptr);
+    CHECK(t.tables.slot_at(gva(lower_end), arch::level::page_4k) == nullptr);
 }
 
 TEST_CASE("a split keeps the memory type", "[paging]") {
@@ -698,10 +698,10 @@ TEST_CASE("a split keeps the memory type", "[paging]") {
 TEST_CASE("prune keeps a table whose not-present entries hold notes", "[paging]") {
     small_tree t;
     REQUIRE(t.tables.ensure_tables(gva(0), kib4) == status::ok);
-    t.tables.leaf_slot(gva(0))->bits = 2;
+    t.tables.slot_at(gva(0), arch::level::page_4k)->bits = 2;
     CHECK(t.tables.prune(gva(0), kib4, ignore) == status::ok);
     CHECK(t.frames.in_use() == 4);
-    t.tables.leaf_slot(gva(0))->bits = 0;
+    t.tables.slot_at(gva(0), arch::level::page_4k)->bits = 0;
     CHECK(t.tables.prune(gva(0), kib4, ignore) == status::ok);
     CHECK(t.frames.in_use() == 1);
 }
