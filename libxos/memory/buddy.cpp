@@ -1,0 +1,365 @@
+#include "libxos/memory/buddy.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace xos::memory {
+
+namespace {
+
+/// std::popcount is a call to libgcc where the CPU need not have the instruction.
+std::uint64_t count_bits(std::uint64_t bits) {
+    if (bits == ~std::uint64_t{0}) return 64;
+    bits -= bits >> 1 & 0x5555555555555555;
+    bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
+    return ((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56;
+}
+
+void assign(std::uint64_t& word, std::uint64_t mask, bool value) {
+    word = value ? word | mask : word & ~mask;
+}
+
+/// The largest block that may begin here and ends by `end`.
+unsigned fitting_order(std::uint64_t first, std::uint64_t end) {
+    const int aligned = std::countr_zero(first | std::uint64_t{1} << buddy::max_order);
+    const int fits = static_cast<int>(std::bit_width(end - first)) - 1;
+    return static_cast<unsigned>(std::min(aligned, fits));
+}
+
+}  // namespace
+
+/// visitor(page_bits&, mask) for each 64 pages, until it returns false; then so does this.
+template <class Visitor>
+inline bool buddy::each_word(std::uint64_t first, std::uint64_t count, Visitor&& visitor) const {
+    while (count) {
+        const std::uint64_t bit = first % 64, here = std::min(64 - bit, count);
+        if (!visitor(bits_[first / 64], ~std::uint64_t{0} >> (64 - here) << bit)) return false;
+        first += here;
+        count -= here;
+    }
+    return true;
+}
+
+bool buddy::all_clean(std::uint64_t first, std::uint64_t count) const {
+    return each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.clean & mask) == mask;
+    });
+}
+
+void buddy::attach(void* metadata, std::uint64_t pages) {
+    bits_ = static_cast<page_bits*>(metadata);
+    links_ = reinterpret_cast<links*>(bits_ + words(pages));
+    tags_ = reinterpret_cast<std::uint8_t*>(links_ + pages);
+    pages_ = pages;
+}
+
+bool buddy::add(std::uint64_t first, std::uint64_t count, bool clean) {
+    if (!in_range(first, count)) return false;
+    const bool all_new = each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.added & mask) == 0;
+    });
+    if (!all_new) return false;
+    if (count == 0) return true;
+
+    each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
+        word.added |= mask;
+        if (clean) word.clean |= mask;
+        return true;
+    });
+    const std::uint64_t end = std::max(first + count, low_ + span_);
+    low_ = added_ ? std::min(first, low_) : first;
+    span_ = end - low_;
+    added_ += count;
+    free_ += count;
+    if (clean) clean_free_ += count;
+    merge_range(first, first + count, clean);
+    return true;
+}
+
+inline void buddy::insert(std::uint64_t first, unsigned order, bool clean) {
+    list_set& set = lists_[clean];
+    const std::uint32_t page = static_cast<std::uint32_t>(first), next = set.heads[order];
+    links_[page] = {next, none};
+    if (next != none) links_[next].prev = page;
+    set.heads[order] = page;
+    set.orders |= 1u << order;
+    ++set.counts[order];
+    tags_[page] = tag_of(order, clean);
+}
+
+inline void buddy::remove(std::uint64_t first, unsigned order, bool clean) {
+    list_set& set = lists_[clean];
+    const auto [next, prev] = links_[first];
+    if (next != none) links_[next].prev = prev;
+    if (prev != none)
+        links_[prev].next = next;
+    else
+        set.heads[order] = next;
+    if (--set.counts[order] == 0) set.orders &= ~(1u << order);
+    tags_[first] = 0;
+}
+
+inline void buddy::merge(std::uint64_t first, unsigned order, bool clean) {
+    for (; order < max_order; ++order) {
+        const std::uint64_t other = first ^ size_of(order);
+        if (other - low_ >= span_) break;
+        const std::uint8_t tag = tags_[other];
+        if (order_of(tag) != order) break;
+        remove(other, order, is_clean_tag(tag));
+        clean = clean && is_clean_tag(tag);
+        first = std::min(first, other);
+    }
+    insert(first, order, clean);
+}
+
+/// Takes the head of a list and marks the part that is wanted as allocated.
+inline std::uint64_t buddy::pop(bool clean, unsigned order, unsigned wanted_order,
+                                bool wanted_clean) {
+    std::uint64_t first = lists_[clean].heads[order];
+    remove(first, order, clean);
+    if (order > wanted_order) first = split(first, order, wanted_order, clean, wanted_clean);
+    if (wanted_order == 0) {
+        page_bits& word = bits_[first / 64];
+        word.held |= bit_of(first);
+        --free_;
+        clean_free_ -= word.clean >> first % 64 & 1;
+    } else {
+        hold(first, size_of(wanted_order));
+    }
+    return first;
+}
+
+/// Goes down by halves that are clean or not as wanted, if there is a choice.
+std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_order, bool clean,
+                           bool wanted_clean) {
+    while (order > wanted_order) {
+        const std::uint64_t half = size_of(--order);
+        const bool low = clean || all_clean(first, half);
+        const bool high = clean || all_clean(first + half, half);
+        const bool go_high = low != wanted_clean && high == wanted_clean;
+        insert(go_high ? first : first + half, order, go_high ? low : high);
+        clean = go_high ? high : low;
+        if (go_high) first += half;
+    }
+    return first;
+}
+
+void buddy::hold(std::uint64_t first, std::uint64_t count) {
+    each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
+        word.held |= mask;
+        if (word.clean & mask) clean_free_ -= count_bits(word.clean & mask);
+        return true;
+    });
+    free_ -= count;
+}
+
+std::optional<std::uint64_t> buddy::allocate(unsigned order, preference want) {
+    if (order > max_order) return std::nullopt;
+    const bool wanted = want == preference::clean;
+    bool clean = wanted;
+    std::uint32_t enough = lists_[clean].orders >> order;
+    if (!enough) {
+        clean = !wanted;
+        enough = lists_[clean].orders >> order;
+        if (!enough) return std::nullopt;
+    }
+    const auto smallest = order + static_cast<unsigned>(std::countr_zero(enough));
+    return pop(clean, smallest, order, wanted);
+}
+
+std::optional<buddy::block> buddy::take_dirty(unsigned largest_order) {
+    largest_order = std::min(largest_order, max_order);
+    const std::uint32_t orders = lists_[false].orders;
+    if (!orders) return std::nullopt;
+    const std::uint32_t enough = orders >> largest_order;
+    const unsigned order = enough ? largest_order + static_cast<unsigned>(std::countr_zero(enough))
+                                  : static_cast<unsigned>(std::bit_width(orders)) - 1;
+    const unsigned wanted = std::min(order, largest_order);
+    return block{pop(false, order, wanted, false), wanted};
+}
+
+bool buddy::take(std::uint64_t first, std::uint64_t count) {
+    if (!in_range(first, count)) return false;
+    const bool all_free = each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.free() & mask) == mask;
+    });
+    if (!all_free) return false;
+
+    const std::uint64_t end = first + count;
+    for (std::uint64_t page = first; page < end;) {
+        const block whole = containing(page);
+        const std::uint64_t whole_end = whole.first + size_of(whole.order);
+        const bool clean = is_clean_tag(tags_[whole.first]);
+        remove(whole.first, whole.order, clean);
+        insert_range(whole.first, page, clean);
+        if (end < whole_end) insert_range(end, whole_end, clean);
+        page = whole_end;
+    }
+    hold(first, count);
+    return true;
+}
+
+/// What free() does, for the case that must be fast.
+bool buddy::free_page(std::uint64_t page, bool clean) {
+    if (page >= pages_) return false;
+    page_bits& word = bits_[page / 64];
+    if (!(word.held & bit_of(page))) return false;
+    word.held ^= bit_of(page);
+    assign(word.clean, bit_of(page), clean);
+    ++free_;
+    clean_free_ += clean;
+    merge(page, 0, clean);
+    return true;
+}
+
+bool buddy::free(std::uint64_t first, std::uint64_t count, bool clean) {
+    if (count == 1) return free_page(first, clean);
+    if (!in_range(first, count)) return false;
+    const bool all_held = each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.held & mask) == mask;
+    });
+    if (!all_held) return false;
+
+    each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
+        word.held &= ~mask;
+        assign(word.clean, mask, clean);
+        return true;
+    });
+    free_ += count;
+    if (clean) clean_free_ += count;
+    merge_range(first, first + count, clean);
+    return true;
+}
+
+bool buddy::is_clean(std::uint64_t first, std::uint64_t count) const {
+    return in_range(first, count) && all_clean(first, count);
+}
+
+bool buddy::set_clean(std::uint64_t first, std::uint64_t count, bool clean) {
+    if (!in_range(first, count)) return false;
+    const bool all_added = each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.added & mask) == mask;
+    });
+    if (!all_added) return false;
+
+    bool some_free = false;
+    each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
+        if (const std::uint64_t free = word.free() & mask) {
+            some_free = true;
+            clean_free_ -= count_bits(word.clean & free);
+            if (clean) clean_free_ += count_bits(free);
+        }
+        assign(word.clean, mask, clean);
+        return true;
+    });
+    if (some_free) refile(first, first + count);
+    return true;
+}
+
+unsigned buddy::largest_free_order() const {
+    const std::uint32_t orders = lists_[false].orders | lists_[true].orders;
+    return orders ? static_cast<unsigned>(std::bit_width(orders)) - 1 : 0;
+}
+
+std::uint64_t buddy::free_blocks(unsigned order) const {
+    if (order > max_order) return 0;
+    return std::uint64_t{lists_[false].counts[order]} + lists_[true].counts[order];
+}
+
+/// Files what is left of a block. Nothing of it can merge: the buddies lack the pages taken out.
+void buddy::insert_range(std::uint64_t first, std::uint64_t end, bool clean) {
+    while (first < end) {
+        const unsigned order = fitting_order(first, end);
+        insert(first, order, clean || all_clean(first, size_of(order)));
+        first += size_of(order);
+    }
+}
+
+void buddy::merge_range(std::uint64_t first, std::uint64_t end, bool clean) {
+    while (first < end) {
+        const unsigned order = fitting_order(first, end);
+        merge(first, order, clean);
+        first += size_of(order);
+    }
+}
+
+/// The free block that a free page belongs to.
+buddy::block buddy::containing(std::uint64_t page) const {
+    for (unsigned order = 0;; ++order) {
+        const std::uint64_t first = page & ~(size_of(order) - 1);
+        if (tags_[first]) return {first, order_of(tags_[first])};
+    }
+}
+
+/// Moves the free blocks that overlap the range to the lists where they belong now.
+void buddy::refile(std::uint64_t first, std::uint64_t end) {
+    while (first < end) {
+        const std::uint64_t bit = first % 64, free = bits_[first / 64].free() >> bit;
+        if (!free) {
+            first += 64 - bit;
+            continue;
+        }
+        first += static_cast<unsigned>(std::countr_zero(free));
+        if (first >= end) return;
+        const auto [head, order] = containing(first);
+        const bool clean = all_clean(head, size_of(order));
+        if (clean != is_clean_tag(tags_[head])) {
+            remove(head, order, !clean);
+            insert(head, order, clean);
+        }
+        first = head + size_of(order);
+    }
+}
+
+bool buddy::check() const {
+    std::uint64_t listed_blocks = 0, listed_pages = 0;
+    if (!check_lists(false, listed_blocks, listed_pages)) return false;
+    if (!check_lists(true, listed_blocks, listed_pages)) return false;
+
+    std::uint64_t added = 0, free = 0, clean_free = 0, tagged = 0;
+    const bool bits_sound = each_word(low_, span_, [&](const page_bits& word, std::uint64_t mask) {
+        added += count_bits(word.added & mask);
+        free += count_bits(word.free() & mask);
+        clean_free += count_bits(word.free() & word.clean & mask);
+        return ((word.held | word.clean) & ~word.added) == 0;
+    });
+    for (std::uint64_t page = low_; page < low_ + span_; ++page) tagged += tags_[page] != 0;
+
+    // Each listed block is free and tagged and no tag lies inside one, so equal sums leave no room
+    // for overlaps, for free pages without a block or for tags without one.
+    return bits_sound && tagged == listed_blocks && free == listed_pages && added == added_ &&
+           free == free_ && clean_free == clean_free_;
+}
+
+bool buddy::check_lists(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const {
+    const list_set& set = lists_[clean];
+    if (set.orders >> max_order > 1) return false;
+    for (unsigned order = 0; order <= max_order; ++order) {
+        std::uint64_t length = 0;
+        std::uint32_t prev = none;
+        for (std::uint32_t page = set.heads[order]; page != none; page = links_[page].next) {
+            if (++length > set.counts[order] || page - low_ >= span_) return false;
+            if (links_[page].prev != prev || !check_block(page, order, clean)) return false;
+            prev = page;
+        }
+        if (length != set.counts[order] || (set.orders >> order & 1) != (length != 0)) return false;
+        blocks += length;
+        pages += length << order;
+    }
+    return true;
+}
+
+bool buddy::check_block(std::uint64_t first, unsigned order, bool clean) const {
+    const std::uint64_t count = size_of(order), other = first ^ count;
+    if (first % count != 0 || !in_range(first, count)) return false;
+    if (tags_[first] != tag_of(order, clean) || all_clean(first, count) != clean) return false;
+    for (std::uint64_t page = first + 1; page < first + count; ++page) {
+        if (tags_[page]) return false;
+    }
+    if (order < max_order && other - low_ < span_ && order_of(tags_[other]) == order) return false;
+    return each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.free() & mask) == mask;
+    });
+}
+
+}  // namespace xos::memory

@@ -1,0 +1,158 @@
+// Hands out pages, numbered from 0, in blocks of 2^order pages aligned to their size.
+//
+//     buddy pages;
+//     pages.attach(zeroed, limit);
+//     pages.add(0, 1 << 18, true);
+//     const auto page = pages.allocate(0, buddy::preference::clean);
+//     if (page && !pages.is_clean(*page)) { /* zero it */ }
+//     pages.free(*page, 1, false);
+//
+// A page is clean while its contents are known to be zero. Each page has a bit for that, and each
+// free block is on one of two sets of lists: entirely clean, or not. Buddies merge whatever they
+// hold, so a block that is not entirely clean may hold clean pages, and they are found again when
+// it is split.
+//
+// Runs in any mode: no libc, no allocation. Nothing here locks; the caller does. A call that
+// fails has changed nothing. A range of no pages is fine everywhere if it begins in range.
+//
+// The binary buddy system is Knuth's, TAOCP vol. 1, 2.5, algorithms R and S.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace xos::memory {
+
+class buddy {
+  public:
+    static constexpr unsigned max_order = 18;  ///< 1 GiB of 4 KiB pages
+    static constexpr std::uint64_t max_pages = ~std::uint32_t{0};
+
+    struct block {
+        std::uint64_t first;
+        unsigned order;
+    };
+
+    constexpr buddy() = default;
+    buddy(const buddy&) = delete;
+    buddy& operator=(const buddy&) = delete;
+
+    /// What attach() needs for this many pages: 9.4 bytes each.
+    static constexpr std::uint64_t metadata_bytes(std::uint64_t pages) {
+        return words(pages) * sizeof(page_bits) + pages * sizeof(links) + (pages + 7) / 8 * 8;
+    }
+
+    /// Pages [0, `pages`) may be added from now on; at most max_pages. `metadata` is zeroed,
+    /// aligned to 8 bytes and the caller's, and outlives the object. Written are three bits of it
+    /// for an added page and nine bytes for the first page of a free block; nothing that belongs
+    /// to pages below the lowest or above the highest added one is read. Once an object.
+    void attach(void* metadata, std::uint64_t pages);
+
+    /// Pages that become free for the first time. False if one was added before or is out of range.
+    bool add(std::uint64_t first, std::uint64_t count, bool clean);
+
+    /// What to take first when both are there, even if it means to split a larger block. Dirty
+    /// pages come last in, first out: the latest are still in a cache.
+    enum class preference { clean, dirty };
+
+    /// The first page of a block that is the caller's now. What is known of its contents stays
+    /// as it was: see is_clean().
+    std::optional<std::uint64_t> allocate(unsigned order, preference want);
+
+    /// Allocates exactly these pages; false if one of them is not free.
+    bool take(std::uint64_t first, std::uint64_t count);
+
+    /// Takes back allocated pages, however they were allocated: parts of a block, or several.
+    /// `clean` says whether all of them are. False if one of them is not allocated.
+    bool free(std::uint64_t first, std::uint64_t count, bool clean);
+
+    /// Whether all these pages, free or allocated, are known to be zero. False if one was never
+    /// added.
+    bool is_clean(std::uint64_t first, std::uint64_t count = 1) const;
+
+    /// Says what these pages, free or allocated, hold. False if one was never added.
+    bool set_clean(std::uint64_t first, std::uint64_t count, bool clean);
+
+    /// For a background zeroer: allocates the largest free block of at most this order that is not
+    /// entirely clean, where need be from a larger one. The caller zeroes it and frees it as clean.
+    std::optional<block> take_dirty(unsigned largest_order);
+
+    std::uint64_t available() const { return added_; }  ///< pages ever added
+    std::uint64_t free_pages() const { return free_; }
+    /// Clean pages that are free, also those in blocks that are not entirely clean.
+    std::uint64_t clean_free_pages() const { return clean_free_; }
+    /// 0 too when nothing is free.
+    unsigned largest_free_order() const;
+    /// Blocks of exactly this order.
+    std::uint64_t free_blocks(unsigned order) const;
+
+    /// Walks everything and says whether it is sound: for tests.
+    bool check() const;
+
+  private:
+    static constexpr std::uint32_t none = ~std::uint32_t{0};
+
+    struct links {
+        std::uint32_t next, prev;
+    };
+    /// Of 64 pages. Interleaved, so that an operation on a page needs one cache line.
+    struct page_bits {
+        std::uint64_t added, held, clean;
+
+        std::uint64_t free() const { return added & ~held; }
+    };
+    struct list_set {
+        std::uint32_t orders = 0;  ///< bit n: there is a block of order n
+        std::uint32_t heads[max_order + 1];
+        std::uint32_t counts[max_order + 1] = {};
+
+        constexpr list_set() : heads() {
+            for (std::uint32_t& head : heads) head = none;
+        }
+    };
+
+    static constexpr std::uint64_t words(std::uint64_t pages) { return (pages + 63) / 64; }
+    static constexpr std::uint64_t bit_of(std::uint64_t page) {
+        return std::uint64_t{1} << page % 64;
+    }
+    static constexpr std::uint64_t size_of(unsigned order) { return std::uint64_t{1} << order; }
+    /// Of the first page of a free block; 0 for every other page.
+    static constexpr std::uint8_t tag_of(unsigned order, bool clean) {
+        return static_cast<std::uint8_t>((order + 1) | (clean ? clean_tag : 0u));
+    }
+    static constexpr std::uint8_t clean_tag = 0x80;
+    static bool is_clean_tag(std::uint8_t tag) { return tag & clean_tag; }
+    static unsigned order_of(std::uint8_t tag) { return (tag & ~clean_tag) - 1u; }
+
+    bool in_range(std::uint64_t first, std::uint64_t count) const {
+        return first <= pages_ && count <= pages_ - first;
+    }
+    template <class Visitor>
+    bool each_word(std::uint64_t first, std::uint64_t count, Visitor&& visitor) const;
+    bool all_clean(std::uint64_t first, std::uint64_t count) const;
+
+    void insert(std::uint64_t first, unsigned order, bool clean);
+    void remove(std::uint64_t first, unsigned order, bool clean);
+    void insert_range(std::uint64_t first, std::uint64_t end, bool clean);
+    void merge_range(std::uint64_t first, std::uint64_t end, bool clean);
+    void merge(std::uint64_t first, unsigned order, bool clean);
+    block containing(std::uint64_t page) const;
+    std::uint64_t pop(bool clean, unsigned order, unsigned wanted_order, bool wanted_clean);
+    std::uint64_t split(std::uint64_t first, unsigned order, unsigned wanted_order, bool clean,
+                        bool wanted_clean);
+    void hold(std::uint64_t first, std::uint64_t count);
+    bool free_page(std::uint64_t page, bool clean);
+    void refile(std::uint64_t first, std::uint64_t end);
+    bool check_lists(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const;
+    bool check_block(std::uint64_t first, unsigned order, bool clean) const;
+
+    page_bits* bits_ = nullptr;
+    links* links_ = nullptr;
+    std::uint8_t* tags_ = nullptr;
+    std::uint64_t pages_ = 0;
+    std::uint64_t low_ = 0, span_ = 0;  ///< all added pages are in [low_, low_ + span_)
+    std::uint64_t added_ = 0, free_ = 0, clean_free_ = 0;
+    list_set lists_[2];  ///< [1]: entirely clean
+};
+
+}  // namespace xos::memory
