@@ -27,7 +27,11 @@ struct cell_options {
     unsigned max_vcpus = 1024;
     /// Address space that libxos keeps for itself (page tables, vCPU areas), in bytes, used as
     /// needed.
-    std::size_t system_arena = std::size_t{128} << 20;
+    std::size_t system_arena = std::size_t{160} << 20;
+    /// Bytes at most from which mmap and its family are served inside, without an exit, for private
+    /// anonymous memory; 0: Linux serves it all. Nothing is reserved before the first such call.
+    /// The default is half of the machine's memory.
+    std::size_t process_arena = ~std::size_t{0};
     /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
     std::size_t frame_arena = std::size_t{64} << 20;
 };

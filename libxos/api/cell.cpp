@@ -65,7 +65,8 @@ void start(const cell_options& options) {
     frame_arena = options.frame_arena;
     auto failed = api::start_runtime({.wanted = options.mode,
                                       .max_vcpus = options.max_vcpus,
-                                      .system_arena = options.system_arena});
+                                      .system_arena = options.system_arena,
+                                      .process_arena = options.process_arena});
     if (!failed.ok()) api::raise(failed);
     the_cell.call_handler_outside = api::call_handler_outside;
     pthread_atfork(nullptr, nullptr, after_fork_in_child);

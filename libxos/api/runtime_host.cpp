@@ -2,6 +2,7 @@
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
+#include "libxos/vm/anonymous.hpp"
 
 namespace xos::api {
 
@@ -10,9 +11,13 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                         .trap = trap::on_trap,
                                         .refused = trap::on_refused,
                                         .signals = trap::on_signals,
-                                        .leaving = trap::on_leaving});
+                                        .leaving = trap::on_leaving,
+                                        .why_refused = vm::why_refused});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
+    vm::serve_anonymous_memory(options.process_arena == cell::automatic_size
+                                   ? vm::default_arena_bytes()
+                                   : options.process_arena);
     return base::success;
 }
 

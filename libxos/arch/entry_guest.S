@@ -62,7 +62,7 @@ xos_\name\()_saved:
         leaq    xos_local_calls(%rip), %rcx
         movq    (%rcx,%rax,8), %rcx
         testq   %rcx, %rcx
-        jz      .L\name\()_forward
+        jz      xos_\name\()_forward
         incq    %gs:XOS_AREA_LOCAL_COUNTS(,%rax,8)
 .L\name\()_local:
         movq    %r11, %gs:XOS_AREA_FLAGS
@@ -114,14 +114,14 @@ xos_\name\()_tail_end:
 .L\name\()_large:
         leaq    -XOS_GATEWAY_BASE(%rax), %rcx
         cmpq    $XOS_GATEWAY_COUNT, %rcx
-        jae     .L\name\()_forward
+        jae     xos_\name\()_forward
         movq    %rax, %gs:XOS_AREA_SCRATCH
         leaq    xos_gateway_calls(%rip), %rax
         movq    (%rax,%rcx,8), %rcx
         movq    %gs:XOS_AREA_SCRATCH, %rax
         testq   %rcx, %rcx
         jnz     .L\name\()_local
-.L\name\()_forward:
+xos_\name\()_forward:
         movq    %rax, %gs:XOS_AREA_NUMBER
         movq    %rdi, %gs:XOS_AREA_ARGUMENTS
         movq    %rsi, %gs:XOS_AREA_ARGUMENTS+8
@@ -167,6 +167,41 @@ xos_\name\()_forward_end:
 
         SYSCALL_ENTRY syscall_flat, 0
         SYSCALL_ENTRY syscall_ring3, 1
+
+// ---- local calls that may leave the call to Linux: fn returns XOS_LOCAL_DECLINED. On the system-call
+// stack, above the return address: r10 r9 r8 rdx rsi rdi.
+.macro LOCAL_OR_FORWARD number, fn
+        .balign 16
+        .globl  xos_local_\fn
+xos_local_\fn:
+        call    xos_\fn
+        cmpq    $XOS_LOCAL_DECLINED, %rax
+        je      1f
+        ret
+1:      movl    $\number, %eax
+        jmp     xos_decline_local
+.endm
+        LOCAL_OR_FORWARD 9, mmap
+        LOCAL_OR_FORWARD 10, mprotect
+        LOCAL_OR_FORWARD 11, munmap
+        LOCAL_OR_FORWARD 12, brk
+        LOCAL_OR_FORWARD 25, mremap
+        LOCAL_OR_FORWARD 28, madvise
+
+xos_decline_local:
+        decq    %gs:XOS_AREA_LOCAL_COUNTS(,%rax,8)
+        addq    $8, %rsp
+        popq    %r10
+        popq    %r9
+        popq    %r8
+        popq    %rdx
+        popq    %rsi
+        popq    %rdi
+        movq    %gs:XOS_AREA_FLAGS, %r11
+        movq    %gs:XOS_AREA_RSP, %rsp
+        cmpl    $0, %gs:XOS_AREA_IS_RING3
+        je      xos_syscall_flat_forward
+        jmp     xos_syscall_ring3_forward
 
 // ---- ring3: the host sends a vCPU that stopped at CPL 0 back to the application by an IRET frame
         .globl  xos_return_swapped, xos_return_unswapped

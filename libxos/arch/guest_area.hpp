@@ -35,6 +35,7 @@ struct guest_area {
     std::uint64_t holds_translations;
     std::uint64_t flush_wanted;  ///< another vCPU has taken permissions away
     std::uint64_t root;          ///< what CR3 holds
+    std::uint64_t is_ring3;      ///< the kernel's area of a vCPU in that mode
     // Counters. Plain increments: one vCPU, one writer.
     alignas(64) std::uint64_t
         local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest
@@ -74,6 +75,7 @@ static_assert(offsetof(guest_area, frame) == XOS_AREA_FRAME);
 static_assert(offsetof(guest_area, scratch) == XOS_AREA_SCRATCH);
 static_assert(offsetof(guest_area, leave_rsp) == XOS_AREA_LEAVE_RSP);
 static_assert(offsetof(guest_area, flush_wanted) == XOS_AREA_FLUSH_WANTED);
+static_assert(offsetof(guest_area, is_ring3) == XOS_AREA_IS_RING3);
 static_assert(offsetof(guest_area, local_counts) == XOS_AREA_LOCAL_COUNTS);
 static_assert(offsetof(trap_frame, rax) == XOS_FRAME_RAX);
 static_assert(offsetof(trap_frame, vector) == XOS_FRAME_VECTOR);

@@ -19,6 +19,7 @@
 #define XOS_AREA_SCRATCH 168
 #define XOS_AREA_LEAVE_RSP 176
 #define XOS_AREA_FLUSH_WANTED 216
+#define XOS_AREA_IS_RING3 232
 #define XOS_AREA_LOCAL_COUNTS 256
 
 /* Offsets in trap_frame. */
@@ -51,6 +52,9 @@
 
 /* System call numbers that have an entry in the local table. */
 #define XOS_SYSCALL_TABLE 512
+/* What a local call answers to leave the call to Linux: no result of Linux's. */
+#define XOS_LOCAL_DECLINED -0x584f53
+
 /* Kernel-side services, called like system calls that Linux does not have. */
 #define XOS_GATEWAY_BASE 0x584f5300
 #define XOS_GATEWAY_COUNT 16

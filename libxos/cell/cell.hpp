@@ -18,6 +18,13 @@ extern std::uint64_t xos_contexts_begin, xos_contexts_size;
 
 namespace xos::cell {
 
+/// What the guest's own tables say about an address, where Linux's do not.
+struct refusal {
+    bool owned = false;  ///< Linux must not be asked
+    bool mapped = false;
+    int protection = 0;  ///< PROT_... of mmap(2)
+};
+
 /// What the layers above do about an exit. Each may leave the run loop for good (a hop, an exit).
 struct exit_hooks {
     void (*system_call)(context&);
@@ -26,12 +33,16 @@ struct exit_hooks {
         context&);  ///< Linux refused an access, or the application used a privileged instruction
     void (*signals)(context&);  ///< one is waiting: deliver it, or ask the guest to give way
     void (*leaving)(context&);  ///< before a thread goes on in host mode, all signals blocked
+    refusal (*why_refused)(std::uint64_t address);
 };
+
+inline constexpr std::size_t automatic_size = ~std::size_t{0};
 
 struct cell_options {
     mode wanted = mode::automatic;
     unsigned max_vcpus = 1024;
-    std::size_t system_arena = std::size_t{128} << 20;
+    std::size_t system_arena = std::size_t{160} << 20;
+    std::size_t process_arena = automatic_size;
 };
 
 struct cell_state {

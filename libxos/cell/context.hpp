@@ -68,6 +68,8 @@ struct alignas(64) context {
     bool stepping;           ///< the hop executes one instruction
     bool private_alternate;  ///< the step's frame goes to our own stack
     bool pass_to_linux;      ///< in-guest handlers have declined this fault
+    std::uint64_t hidden_page;  ///< what Linux has just been told about a page of ours; 0: nothing
+    bool hidden_is_mapped;
     /// At most one: while it waits the kernel's mask is full, and the kernel keeps the others.
     queued_signal waiting;
     std::uint64_t repeated_fault;  ///< fault address and count, against an endless retry

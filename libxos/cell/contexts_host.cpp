@@ -65,6 +65,7 @@ outcome make_memory(context& c) {
     c.area = the_cell.is_ring3() ? reinterpret_cast<arch::guest_area*>(user.value) : c.kernel_area;
     fill_area(*c.kernel_area, trap_stack, syscall_stack);
     if (c.area != c.kernel_area) fill_area(*c.area, trap_stack, syscall_stack);
+    c.kernel_area->is_ring3 = the_cell.is_ring3();
     c.kernel_area->root = the_cell.space().root().value;
     the_cell.areas[c.id] = c.kernel_area;
 

@@ -108,7 +108,7 @@ failure_text text_of(base::outcome failure) {
                     "enter from ordinary code, not from a signal handler"};
         case step::bad_option:
             return {"a cell_options value is out of range",
-                    "max_vcpus must be at least 1 and system_arena hold 20 MiB and 100 KiB a vCPU"};
+                    "max_vcpus must be at least 1 and system_arena hold 52 MiB and 100 KiB a vCPU"};
     }
     return {"unknown failure", ""};
 }

@@ -23,7 +23,7 @@ cell_state the_cell;
 
 namespace {
 
-constexpr std::size_t table_bytes = std::size_t{16} << 20;
+constexpr std::size_t table_bytes = std::size_t{48} << 20;
 
 outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
     ring0_cost cost;

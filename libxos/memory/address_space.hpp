@@ -62,6 +62,17 @@ class address_space {
     /// been excluded.
     base::outcome add_frames(hva begin, std::uint64_t length, region& made);
 
+    /// Under lock(): guest-physical addresses for a range whose slots come piece by piece.
+    gpa allocate_physical(hva like, std::uint64_t length) {
+        return physical_.allocate(like, length,
+                                  length < huge_page_size ? large_page_size : huge_page_size);
+    }
+    std::uint64_t physical_left() const { return physical_.left(); }
+    /// Under lock(): a slot, and no mapping.
+    base::outcome add_slot(hva begin, gpa physical, std::uint64_t length) {
+        return add_region({gva{begin.value}, physical, begin, length});
+    }
+
     /// After fork: the same regions in a new VM. Page tables were copied with the rest of memory.
     base::outcome attach_to(kvm::vm& machine);
 

@@ -13,15 +13,18 @@ class physical_space {
     /// `bits`: the physical-address width of the vCPUs, 36 to 52.
     explicit constexpr physical_space(unsigned bits) : end_(std::uint64_t{1} << bits) {}
 
-    /// A range for `length` bytes at `like`, or gpa{0} when the width is used up; then nothing
-    /// changes.
-    constexpr gpa allocate(hva like, std::uint64_t length) {
-        const std::uint64_t offset = like.value & (large_page_size - 1);
-        const std::uint64_t start = gpa{next_}.align_up(large_page_size).value + offset;
+    /// A range for `length` bytes at `like`, with the same offset within `alignment`, or gpa{0} when
+    /// the width is used up; then nothing changes.
+    constexpr gpa allocate(hva like, std::uint64_t length,
+                           std::uint64_t alignment = large_page_size) {
+        const std::uint64_t offset = like.value & (alignment - 1);
+        const std::uint64_t start = gpa{next_}.align_up(alignment).value + offset;
         if (start > end_ || length > end_ - start) return gpa{0};
         next_ = start + length;
         return gpa{start};
     }
+
+    constexpr std::uint64_t left() const { return end_ > next_ ? end_ - next_ : 0; }
 
   private:
     std::uint64_t next_ = first;

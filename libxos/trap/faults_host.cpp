@@ -103,6 +103,18 @@ void send(context& c, const arch::general_registers& r, int signal, int code,
     deliver(c, r, s);
 }
 
+/// Has Linux refuse an access as the guest's tables do: its own allow everything there. Undone when
+/// the thread lands.
+void hide_page(context& c, std::uint64_t address, const cell::refusal& why) {
+    const long page = static_cast<long>(address & ~(page_size - 1));
+    if (why.mapped)
+        base::raw_syscall(__NR_mprotect, page, page_size, why.protection);
+    else
+        base::raw_syscall(__NR_munmap, page, page_size);
+    c.hidden_page = static_cast<std::uint64_t>(page);
+    c.hidden_is_mapped = why.mapped;
+}
+
 /// The signal that Linux raises for this exception, raised by Linux.
 void raise(context& c, const trap_frame& f) {
     arch::general_registers r = arch::registers_of(f);
@@ -121,8 +133,13 @@ void raise(context& c, const trap_frame& f) {
     if (f.vector == arch::vector_breakpoint)
         r.rip -= base::load<std::uint8_t>(r.rip - 1) == 0xcc ? 1 : 2;
     if (f.vector == arch::vector_overflow) r.rip -= 2;
-    if (f.vector == arch::vector_page_fault) c.pass_to_linux = true;
+    if (f.vector == arch::vector_page_fault) {
+        c.pass_to_linux = true;
+        if (const auto why = the_cell.hooks.why_refused(f.fault_address); why.owned)
+            hide_page(c, f.fault_address, why);
+    }
     step_in_host(c, r);
+    show_hidden_page(c);
 }
 
 }  // namespace

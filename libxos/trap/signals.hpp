@@ -22,6 +22,8 @@ void on_leaving(cell::context& c);
 /// then the guest goes on behind it. Returns only when a signal came first, which the run loop then
 /// delivers.
 void step_in_host(cell::context& c, const arch::general_registers& r);
+/// Linux forgets what it was told about a page of ours for the step.
+void show_hidden_page(cell::context& c);
 
 /// rt_sigreturn of the application: `frame` is the guest's RSP.
 void return_from_handler(cell::context& c, std::uint64_t frame);

@@ -17,10 +17,11 @@ namespace xos::vm {
 /// Read by kernel-side code; only the tags of `tables` change once it is there.
 struct view {
     gva begin;
-    std::uint64_t length = 0;
+    std::uint64_t length = 0;  ///< an arena's grows with it
     unsigned fine_shift = 12;    ///< of the smallest leaf
     unsigned coarse_shift = 21;  ///< of what one table covers
-    /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf is in its place.
+    /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf is in its place,
+    /// or while there is none yet.
     std::atomic<std::uint64_t>* tables = nullptr;
     arch::entry** coarse = nullptr;  ///< the entries that refer to the tables
 
@@ -106,9 +107,15 @@ extern frame_pool the_frames;
 /// Makes the frame pool, once.
 base::outcome reserve_frames(std::uint64_t bytes);
 base::outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin);
-/// The tables of a range whose addresses are the caller's already, as a view of 4 KiB leaves. Both
-/// multiples of 2 MiB. Host mode, space.lock() held.
-base::outcome add_view(gva begin, std::uint64_t length, arch::level smallest);
+/// Addresses that Linux will not hand out otherwise, mapped with this protection.
+base::outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long protection,
+                                gva& begin);
+
+/// A view of 4 KiB leaves that has no tables yet: host mode, space.lock() held. `capacity` is the
+/// length it may grow to.
+base::outcome add_empty_view(gva begin, std::uint64_t capacity, view*& made);
+/// Tables for the next `more` bytes of it, a multiple of 2 MiB.
+base::outcome extend_view(view& v, std::uint64_t more);
 
 // ---- what an entry says
 

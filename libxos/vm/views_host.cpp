@@ -18,10 +18,38 @@ base::futex_lock reserving;
 constexpr std::uint64_t first_view = 0x1000'0000'0000;
 std::uint64_t next_view = first_view;
 
-/// Addresses that Linux will not hand out, and that no chunk covers. Whatever lies there already is
-/// stepped over.
+base::futex_lock addresses;
+
+/// The lists of a new view, in the place behind the last one.
+outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*& made) {
+    const unsigned n = the_views.count.load(std::memory_order_relaxed);
+    if (n == view_table::capacity) return {step::reserve_memory, 12};
+    view& v = the_views.views[n];
+    v.begin = begin;
+    v.length = 0;
+    v.fine_shift = arch::shift_of(smallest);
+    v.coarse_shift = v.fine_shift + 9;
+    const std::uint64_t piece = std::uint64_t{1} << v.coarse_shift;
+    const std::uint64_t pieces = (capacity + piece - 1) / piece;
+    const hva lists = cell::the_cell.arena.allocate_kernel(pieces * 16);
+    if (!lists.value) return {step::page_tables, 12};
+    v.tables = reinterpret_cast<std::atomic<std::uint64_t>*>(lists.value);
+    v.coarse = reinterpret_cast<arch::entry**>(lists.value + pieces * 8);
+    made = &v;
+    return base::success;
+}
+
+void publish(const view& v) {
+    const auto n = static_cast<unsigned>(&v - the_views.views);
+    the_views.count.store(n + 1, std::memory_order_release);
+}
+
+}  // namespace
+
+/// Whatever lies there already is stepped over. No chunk covers these addresses.
 outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long protection,
                           gva& begin) {
+    base::lock_guard guard(addresses);
     long r;
     do {
         begin = gva{next_view}.align_up(alignment);
@@ -34,8 +62,6 @@ outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long pr
     } while (base::is_error(r));
     return base::success;
 }
-
-}  // namespace
 
 outcome reserve_frames(std::uint64_t bytes) {
     base::lock_guard guard(reserving);
@@ -57,32 +83,28 @@ outcome reserve_frames(std::uint64_t bytes) {
     return base::success;
 }
 
-outcome add_view(gva begin, std::uint64_t length, arch::level smallest) {
-    auto& space = cell::the_cell.space();
-    const unsigned n = the_views.count.load(std::memory_order_relaxed);
-    if (n == view_table::capacity) return {step::reserve_memory, 12};
-    view& v = the_views.views[n];
-    v.begin = begin;
-    v.length = length;
-    v.fine_shift = arch::shift_of(smallest);
-    v.coarse_shift = v.fine_shift + 9;
-    const std::uint64_t piece = std::uint64_t{1} << v.coarse_shift;
-    const std::uint64_t pieces = (length + piece - 1) / piece;
-    const hva lists = cell::the_cell.arena.allocate_kernel(pieces * 16);
-    if (!lists.value) return {step::page_tables, 12};
-    v.tables = reinterpret_cast<std::atomic<std::uint64_t>*>(lists.value);
-    v.coarse = reinterpret_cast<arch::entry**>(lists.value + pieces * 8);
-    auto& tables = space.tables();
-    if (tables.ensure_tables(begin, length, smallest) != paging::status::ok) {
+outcome add_empty_view(gva begin, std::uint64_t capacity, view*& made) {
+    if (auto failed = new_view(begin, capacity, arch::level::page_4k, made); !failed.ok())
+        return failed;
+    publish(*made);
+    return base::success;
+}
+
+outcome extend_view(view& v, std::uint64_t more) {
+    auto& tables = cell::the_cell.space().tables();
+    const gva begin = v.begin + v.length;
+    if (tables.ensure_tables(begin, more, v.fine()) != paging::status::ok) {
         return {step::page_tables, 12};
     }
-    for (std::uint64_t i = 0; i < pieces; i++) {
-        const gva at = begin + i * piece;
-        const auto first = reinterpret_cast<std::uint64_t>(tables.slot_at(at, smallest));
+    const std::uint64_t piece = std::uint64_t{1} << v.coarse_shift;
+    for (std::uint64_t offset = 0; offset < more; offset += piece) {
+        const gva at = begin + offset;
+        const std::uint64_t i = v.piece_of(at);
+        const auto first = reinterpret_cast<std::uint64_t>(tables.slot_at(at, v.fine()));
         v.tables[i].store(first & ~(page_size - 1), std::memory_order_relaxed);
         v.coarse[i] = tables.slot_at(at, v.coarser());
     }
-    the_views.count.store(n + 1, std::memory_order_release);
+    __atomic_store_n(&v.length, v.length + more, __ATOMIC_RELEASE);
     return base::success;
 }
 
@@ -96,7 +118,11 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
     if (auto failed = reserve_addresses(length, unit, PROT_NONE, begin); !failed.ok()) return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
     memory::host_edit editing(space.lock());
-    return add_view(begin, length, smallest);
+    view* made = nullptr;
+    if (auto failed = new_view(begin, length, smallest, made); !failed.ok()) return failed;
+    if (auto failed = extend_view(*made, length); !failed.ok()) return failed;
+    publish(*made);
+    return base::success;
 }
 
 }  // namespace xos::vm

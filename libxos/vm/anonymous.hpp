@@ -1,0 +1,48 @@
+// Anonymous private memory of the process, from its arena: mmap and its family without an exit.
+//
+// Served are private anonymous mappings that may at least be read, at addresses of the arena's
+// choice, and everything that is later done to them. The guest's page tables say what is mapped and
+// what may be done there. The rest goes to Linux; where that lands in the arena (a file mapped over a
+// part of a reservation, say), the pages concerned are Linux's until they are unmapped.
+//
+// Linux sees the arena as one readable and writable mapping. So a system call that is handed memory
+// which the guest may not touch succeeds, where it would natively answer EFAULT.
+#pragma once
+
+#include "libxos/cell/cell.hpp"
+#include "libxos/vm/arena.hpp"
+
+namespace xos::vm {
+
+/// In a present entry: whether Linux's own tables decide, as for a chunk.
+inline constexpr auto linux_managed = arch::entry_flags::software_9;
+
+/// How much the process arena may hold; 0: everything goes to Linux. Before start.
+void serve_anonymous_memory(std::uint64_t bytes);
+
+/// Whether an address is ours to refuse, and how.
+cell::refusal why_refused(std::uint64_t address);
+
+/// Host mode: gives a part of the arena fresh memory, whatever lies there.
+void restore_memory(gva begin, std::uint64_t length);
+
+}  // namespace xos::vm
+
+extern "C" {
+// Local calls: the result, or XOS_LOCAL_DECLINED.
+long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
+              std::uint64_t flags, std::uint64_t fd, std::uint64_t offset);
+long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t protection);
+long xos_munmap(std::uint64_t address, std::uint64_t length);
+long xos_brk(std::uint64_t wanted);
+long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wanted,
+                std::uint64_t flags, std::uint64_t target);
+long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advice);
+// Their entries, which leave a declined call to Linux (entry_guest.S).
+long xos_local_mmap(long, long, long, long, long, long);
+long xos_local_mprotect(long, long, long, long, long, long);
+long xos_local_munmap(long, long, long, long, long, long);
+long xos_local_brk(long, long, long, long, long, long);
+long xos_local_mremap(long, long, long, long, long, long);
+long xos_local_madvise(long, long, long, long, long, long);
+}

@@ -1,0 +1,123 @@
+// Memory that the cell manages itself: address and frame in one.
+//
+// An arena is one range of addresses, the same in guest and host, whose memory Linux has given up
+// managing: a buddy allocator hands out extents. It grows by whole chunks, each a memory slot; below
+// the grown part nothing is left to Linux but the pages themselves.
+//
+//     arena a;
+//     a.reserve({.bytes = 1 << 30});
+//     const gva extent = a.allocate_in_guest(5 * page_size, contents::zeroed);
+//     a.free_in_guest(extent, 5 * page_size);
+//
+// The buddy allocator knows which free pages are zero. "Dirty" is whatever the application could
+// have written, itself or by a system call, so the processor's dirty bits do not count.
+#pragma once
+
+#include "libxos/memory/buddy.hpp"
+#include "libxos/vm/views.hpp"
+
+namespace xos::vm {
+
+enum class contents { any, zeroed };
+
+/// How free memory is mapped in the guest.
+enum class visibility {
+    always,          ///< like a heap's
+    allocated_only,  ///< like munmap()ed memory: an access faults
+};
+
+struct arena_options {
+    std::uint64_t bytes = 0;
+    visibility free_memory = visibility::always;
+    bool huge = false;      ///< from the machine's huge page pool, if that has enough
+    bool populate = false;  ///< all memory resident before reserve() returns
+    int node = -1;          ///< NUMA node, -1: any
+    /// Free memory that is not zero and exceeds this goes back to Linux.
+    std::uint64_t keep_dirty = ~std::uint64_t{0};
+};
+
+class arena {
+  public:
+    /// Host mode. Addresses, tables' lists and metadata; slots and table pages come as it grows.
+    base::outcome reserve(const arena_options& options);
+    /// Host mode: all of it usable now.
+    base::outcome grow_to(std::uint64_t bytes);
+
+    /// Reserved when somebody first wants memory of it; 0: never.
+    void plan(std::uint64_t bytes) { planned_ = bytes; }
+    bool usable() const { return exists() || planned_ != 0; }
+
+    bool exists() const { return length_ != 0; }
+    bool contains(gva a) const { return a - begin_ < length_; }
+    bool contains(gva a, std::uint64_t length) const {
+        return contains(a) && length <= length_ - (a - begin_);
+    }
+    gva begin() const { return begin_; }
+    std::uint64_t length() const { return length_; }
+    gpa frame_of(gva a) const { return physical_ + (a - begin_); }
+    const view& own_view() const { return *view_; }
+    memory::buddy& pages() { return pages_; }
+    std::uint64_t page_of(gva a) const { return (a - begin_) / page_size; }
+    gva address_of(std::uint64_t page) const { return begin_ + page * page_size; }
+
+    // All of these under the address space's lock, in either mode.
+
+    /// gva{0} when nothing large enough is free (yet: see grow). `bytes` is a multiple of the page
+    /// size, 1 GiB at most.
+    gva take(std::uint64_t bytes, memory::buddy::preference first);
+    bool give_back(gva at, std::uint64_t bytes, bool clean);
+    std::uint64_t dirty_free_bytes() const {
+        return (pages_.free_pages() - pages_.clean_free_pages()) * page_size;
+    }
+
+    // Kernel side, taking the lock themselves.
+
+    gva allocate_in_guest(std::uint64_t bytes, contents wanted, memory::buddy::preference first);
+    bool free_in_guest(gva at, std::uint64_t bytes);
+    /// Leaves the guest to make the arena larger by enough for `bytes`; false if it cannot.
+    bool grow_in_guest(std::uint64_t bytes);
+    /// Makes the first `bytes` usable.
+    bool grow_to_in_guest(std::uint64_t bytes);
+    void trim_in_guest();
+
+    // Host mode, taking the lock themselves.
+
+    gva allocate_in_host(std::uint64_t bytes, contents wanted, memory::buddy::preference first);
+    bool free_in_host(gva at, std::uint64_t bytes);
+    /// Gives dirty free memory back to Linux until no more than this is left; how much it was.
+    std::uint64_t trim_in_host(std::uint64_t keep);
+    /// Zeroes one free block of at most `most` bytes; how many bytes it had.
+    std::uint64_t zero_some_in_host(std::uint64_t most);
+    bool wants_trim() const { return dirty_free_bytes() > options_.keep_dirty; }
+
+    arena_options options() const { return options_; }
+    std::uint64_t grown() const { return grown_; }
+
+  private:
+    bool grow_in_host(std::uint64_t bytes);
+    base::outcome add_chunk(std::uint64_t bytes);
+
+    gva begin_;
+    gpa physical_;
+    std::uint64_t length_ = 0, grown_ = 0, planned_ = 0;
+    view* view_ = nullptr;
+    memory::buddy pages_;
+    arena_options options_;
+};
+
+/// What anonymous memory of the process is served from (anonymous_guest.cpp).
+extern arena the_process_arena;
+
+/// As far as physical addresses go.
+base::outcome reserve_process_arena(std::uint64_t bytes);
+/// Half of the machine's memory.
+std::uint64_t default_arena_bytes();
+
+/// Zeroes by the fastest instruction that kernel-side code has.
+inline void zero_memory(gva at, std::uint64_t bytes) {
+    auto* to = reinterpret_cast<void*>(at.value);
+    std::uint64_t words = bytes / 8;
+    asm volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(0) : "memory");
+}
+
+}  // namespace xos::vm

@@ -1,0 +1,128 @@
+// Kernel side: extents of an arena, without an exit unless it has to grow.
+#include "libxos/arch/guest_area.hpp"
+#include "libxos/cell/cell.hpp"
+#include "libxos/vm/arena.hpp"
+#include "libxos/vm/view_edits.hpp"
+
+namespace xos::vm {
+
+namespace {
+
+struct growth {
+    arena* which;
+    std::uint64_t bytes;
+    bool done;
+};
+
+/// So many pages are zeroed without letting go of the lock.
+constexpr std::uint64_t few_pages = 16;
+
+}  // namespace
+
+gva arena::take(std::uint64_t bytes, memory::buddy::preference first) {
+    const std::uint64_t pages = bytes / page_size;
+    if (pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
+    const unsigned order = pages == 1 ? 0 : 64 - static_cast<unsigned>(__builtin_clzl(pages - 1));
+    const auto page = pages_.allocate(order, first);
+    if (!page) return gva{0};
+    // What is free in front stays usable: the rest of the block goes back as it was.
+    const std::uint64_t rest = (std::uint64_t{1} << order) - pages;
+    if (rest) pages_.free(*page + pages, rest, pages_.is_clean(*page + pages, rest));
+    return address_of(*page);
+}
+
+bool arena::give_back(gva at, std::uint64_t bytes, bool clean) {
+    if (!at.is_aligned(page_size) || bytes % page_size != 0 || !contains(at, bytes)) return false;
+    return pages_.free(page_of(at), bytes / page_size, clean);
+}
+
+bool arena::grow_in_guest(std::uint64_t bytes) {
+    if (exists() && grown_ == length_) return false;
+    growth wanted{this, bytes, false};
+    arch::call_host_from_kernel(
+        [](void* argument) {
+            auto& g = *static_cast<growth*>(argument);
+            g.done = g.which->grow_in_host(g.bytes);
+        },
+        &wanted);
+    return wanted.done;
+}
+
+bool arena::grow_to_in_guest(std::uint64_t bytes) {
+    growth wanted{this, bytes, false};
+    arch::call_host_from_kernel(
+        [](void* argument) {
+            auto& g = *static_cast<growth*>(argument);
+            g.done = g.which->grow_to(g.bytes).ok();
+        },
+        &wanted);
+    return wanted.done;
+}
+
+void arena::trim_in_guest() {
+    arch::call_host_from_kernel(
+        [](void* argument) {
+            auto& a = *static_cast<arena*>(argument);
+            a.trim_in_host(a.options_.keep_dirty / 2);
+        },
+        this);
+}
+
+gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
+                             memory::buddy::preference first) {
+    const std::uint64_t pages = bytes / page_size;
+    auto& lock = cell::the_cell.space().lock();
+    gva at;
+    bool zero_later = false;
+    for (;;) {
+        {
+            memory::guest_edit editing(lock);
+            at = take(bytes, first);
+            if (at.value) {
+                if (options_.free_memory == visibility::allocated_only) {
+                    stale_translations stale;  // only of the way to a table, if a leaf replaces it
+                    map_range(*view_, at, bytes, frame_of(at), access::read_write,
+                              arch::level::page_2m, stale);
+                    stale.flush();
+                }
+                if (wanted == contents::zeroed && pages <= few_pages) {
+                    for (std::uint64_t p = page_of(at); p < page_of(at) + pages; p++) {
+                        if (!pages_.is_clean(p)) zero_memory(address_of(p), page_size);
+                    }
+                } else if (wanted == contents::zeroed) {
+                    zero_later = !pages_.is_clean(page_of(at), pages);
+                }
+                if (!zero_later) pages_.set_clean(page_of(at), pages, false);
+                break;
+            }
+        }
+        if (!grow_in_guest(bytes)) return gva{0};
+    }
+    if (zero_later) {
+        // The pages are ours; their bits share words with others', which the lock protects.
+        for (std::uint64_t p = page_of(at); p < page_of(at) + pages; p++) {
+            if (!pages_.is_clean(p)) zero_memory(address_of(p), page_size);
+        }
+        memory::guest_edit editing(lock);
+        pages_.set_clean(page_of(at), pages, false);
+    }
+    return at;
+}
+
+bool arena::free_in_guest(gva at, std::uint64_t bytes) {
+    {
+        memory::guest_edit editing(cell::the_cell.space().lock());
+        // Nobody can get them before the lock is free again.
+        if (!give_back(at, bytes, false)) return false;
+        if (options_.free_memory == visibility::allocated_only) {
+            stale_translations stale;
+            unmap_range(*view_, at, bytes, false, stale);
+            stale.flush();
+        }
+    }
+    if (wants_trim()) [[unlikely]]
+        trim_in_guest();
+    return true;
+}
+
+}  // namespace xos::vm

@@ -1,0 +1,226 @@
+#include <linux/mman.h>
+#include <linux/mempolicy.h>
+
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/cell/cell.hpp"
+#include "libxos/vm/arena.hpp"
+#include "libxos/vm/view_edits.hpp"
+
+namespace xos::vm {
+
+using base::as_long;
+using base::outcome;
+using base::raw_syscall;
+using base::step;
+
+arena the_process_arena;
+
+namespace {
+
+memory::edit_lock& lock() {
+    return cell::the_cell.space().lock();
+}
+
+/// Address space with memory behind it, at addresses that are ours.
+outcome map_memory(gva begin, std::uint64_t length, const arena_options& options) {
+    constexpr long common = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    const long at = static_cast<long>(begin.value), n = static_cast<long>(length);
+    long r = -1;
+    if (options.huge) r = raw_syscall(__NR_mmap, at, n, 3, common | MAP_HUGETLB, -1, 0);
+    if (base::is_error(r)) r = raw_syscall(__NR_mmap, at, n, 3, common | MAP_NORESERVE, -1, 0);
+    if (base::is_error(r)) return {step::reserve_memory, static_cast<int>(-r)};
+    raw_syscall(__NR_madvise, at, n, MADV_HUGEPAGE);
+    if (options.node >= 0) {
+        if (options.node >= 64) return {step::bad_option, 22};
+        const std::uint64_t nodes = std::uint64_t{1} << options.node;
+        r = raw_syscall(__NR_mbind, at, n, MPOL_BIND, as_long(&nodes), 65, 0);
+        if (r < 0) return {step::reserve_memory, static_cast<int>(-r)};
+    }
+    if (options.populate) {
+        constexpr long populate_write = 23;
+        r = raw_syscall(__NR_madvise, at, n, populate_write);
+        if (r < 0) return {step::reserve_memory, static_cast<int>(-r)};
+    }
+    return base::success;
+}
+
+}  // namespace
+
+outcome arena::reserve(const arena_options& options) {
+    auto& cell = cell::the_cell;
+    auto& space = cell.space();
+    options_ = options;
+    const std::uint64_t unit = memory::chunk_size;
+    const std::uint64_t length = (options.bytes + unit - 1) / unit * unit;
+    if (length == 0 || length < options.bytes) return {step::bad_option, 22};
+    const std::uint64_t pages = length / page_size;
+    if (pages > memory::buddy::max_pages) return {step::bad_option, 22};
+    gva begin;
+    if (auto failed = reserve_addresses(length, length < huge_page_size ? unit : huge_page_size, 0,
+                                        begin);
+        !failed.ok()) {
+        return failed;
+    }
+    if (auto failed = map_memory(begin, length, options); !failed.ok()) return failed;
+    if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
+
+    // The allocator's own memory is touched under the lock, so it is mapped from the start.
+    const std::uint64_t bytes = memory::buddy::metadata_bytes(pages);
+    const std::uint64_t own = (bytes + large_page_size - 1) / large_page_size * large_page_size;
+    gva metadata;
+    if (auto failed = reserve_addresses(own, unit, 3, metadata); !failed.ok()) return failed;
+    raw_syscall(__NR_madvise, static_cast<long>(metadata.value), static_cast<long>(own),
+                MADV_NOHUGEPAGE);
+    if (auto failed = space.exclude(metadata, (metadata + own).align_up(unit)); !failed.ok())
+        return failed;
+    memory::region made;
+    if (auto failed = space.add_frames(hva{metadata.value}, own, made); !failed.ok()) return failed;
+
+    memory::host_edit editing(lock());
+    pages_.attach(reinterpret_cast<void*>(metadata.value), pages);
+    physical_ = space.allocate_physical(hva{begin.value}, length);
+    if (!physical_.value) return {step::physical_address_space, 0};
+    if (auto failed = add_empty_view(begin, length, view_); !failed.ok()) return failed;
+    begin_ = begin;
+    length_ = length;
+    return base::success;
+}
+
+outcome arena::grow_to(std::uint64_t bytes) {
+    memory::host_edit editing(lock());
+    const std::uint64_t unit = memory::chunk_size;
+    const std::uint64_t wanted = (bytes + unit - 1) / unit * unit;
+    if (wanted > length_) return {step::reserve_memory, 12};
+    return wanted > grown_ ? add_chunk(wanted - grown_) : base::success;
+}
+
+/// A slot, tables, and pages for the allocator. Under the lock.
+outcome arena::add_chunk(std::uint64_t bytes) {
+    const gva at = begin_ + grown_;
+    auto& space = cell::the_cell.space();
+    if (auto failed = space.add_slot(hva{at.value}, frame_of(at), bytes); !failed.ok())
+        return failed;
+    if (auto failed = extend_view(*view_, bytes); !failed.ok()) return failed;
+    if (options_.free_memory == visibility::always) {
+        stale_translations none;  // nothing was mapped
+        map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_2m, none);
+    }
+    pages_.add(page_of(at), bytes / page_size, true);
+    grown_ += bytes;
+    return base::success;
+}
+
+bool arena::grow_in_host(std::uint64_t bytes) {
+    if (!exists() && (planned_ == 0 || !reserve_process_arena(planned_).ok())) {
+        planned_ = 0;
+        return false;
+    }
+    memory::host_edit editing(lock());
+    // Another thread may have done it.
+    if (pages_.free_pages() && page_size << pages_.largest_free_order() >= bytes) return true;
+    // A block of this size begins at a multiple of it.
+    std::uint64_t block = page_size;
+    while (block < bytes) block <<= 1;
+    const std::uint64_t unit = memory::chunk_size;
+    std::uint64_t wanted = block <= unit ? grown_ + unit : (grown_ + block - 1) / block * block + block;
+    if (wanted > length_) wanted = length_;
+    if (wanted <= grown_ || !add_chunk(wanted - grown_).ok()) return false;
+    return true;
+}
+
+gva arena::allocate_in_host(std::uint64_t bytes, contents wanted,
+                            memory::buddy::preference first) {
+    for (;;) {
+        gva at;
+        bool clean;
+        {
+            memory::host_edit editing(lock());
+            at = take(bytes, first);
+            if (at.value) {
+                clean = pages_.is_clean(page_of(at), bytes / page_size);
+                pages_.set_clean(page_of(at), bytes / page_size, false);
+            }
+        }
+        if (!at.value) {
+            if (!grow_in_host(bytes)) return gva{0};
+            continue;
+        }
+        if (wanted == contents::zeroed && !clean) zero_memory(at, bytes);
+        return at;
+    }
+}
+
+bool arena::free_in_host(gva at, std::uint64_t bytes) {
+    {
+        memory::host_edit editing(lock());
+        if (!give_back(at, bytes, false)) return false;
+    }
+    if (wants_trim()) trim_in_host(options_.keep_dirty / 2);
+    return true;
+}
+
+std::uint64_t arena::trim_in_host(std::uint64_t keep) {
+    std::uint64_t given = 0;
+    for (;;) {
+        std::optional<memory::buddy::block> block;
+        {
+            memory::host_edit editing(lock());
+            if (dirty_free_bytes() <= keep) return given;
+            block = pages_.take_dirty(memory::buddy::max_order);
+        }
+        if (!block) return given;
+        const std::uint64_t bytes = page_size << block->order;
+        const long r = raw_syscall(__NR_madvise, static_cast<long>(address_of(block->first).value),
+                                   static_cast<long>(bytes), MADV_DONTNEED);
+        {
+            memory::host_edit editing(lock());
+            pages_.free(block->first, bytes / page_size, r == 0);
+        }
+        if (r != 0) return given;  // locked or hugetlb memory stays
+        given += bytes;
+    }
+}
+
+std::uint64_t arena::zero_some_in_host(std::uint64_t most) {
+    unsigned order = 0;
+    while (order < memory::buddy::max_order && page_size << (order + 1) <= most) order++;
+    std::optional<memory::buddy::block> block;
+    {
+        memory::host_edit editing(lock());
+        block = pages_.take_dirty(order);
+    }
+    if (!block) return 0;
+    const std::uint64_t pages = std::uint64_t{1} << block->order;
+    for (std::uint64_t i = 0; i < pages; i++) {
+        if (!pages_.is_clean(block->first + i))
+            zero_memory(address_of(block->first + i), page_size);
+    }
+    memory::host_edit editing(lock());
+    pages_.free(block->first, pages, true);
+    return pages * page_size;
+}
+
+std::uint64_t default_arena_bytes() {
+    struct {
+        long uptime;
+        unsigned long loads[3], total, free, shared, buffers, swap, free_swap;
+        unsigned short processes, padding;
+        unsigned long high, free_high;
+        unsigned unit;
+        char rest[4];
+    } info;
+    if (raw_syscall(__NR_sysinfo, as_long(&info)) != 0) return 0;
+    return std::uint64_t{info.total} * info.unit / 2 / memory::chunk_size * memory::chunk_size;
+}
+
+outcome reserve_process_arena(std::uint64_t bytes) {
+    static base::futex_lock reserving;
+    base::lock_guard guard(reserving);
+    if (the_process_arena.exists()) return base::success;
+    // Other arenas and chunks need addresses, too.
+    const std::uint64_t most = cell::the_cell.space().physical_left() / 4;
+    return the_process_arena.reserve(
+        {.bytes = bytes < most ? bytes : most, .free_memory = visibility::allocated_only});
+}
+
+}  // namespace xos::vm

@@ -1,0 +1,181 @@
+// Used in both modes.
+#include "libxos/vm/view_edits.hpp"
+
+#include "libxos/cell/cell.hpp"
+
+namespace xos::vm {
+
+namespace {
+
+using arch::entry;
+using arch::entry_flags;
+
+constexpr auto used = entry_flags::accessed | entry_flags::dirty;
+
+constexpr std::uint64_t bits_of(entry_flags f) {
+    return static_cast<std::uint64_t>(f);
+}
+entry with_access(entry e, access a) {
+    return entry((e.bits & ~bits_of(access_bits)) | bits_of(flags_of(a)));
+}
+
+entry reference_to(const entry* table) {
+    using enum entry_flags;
+    const auto at = reinterpret_cast<std::uint64_t>(table);
+    return {cell::the_cell.space().physical_of(at), present | writable | user | accessed};
+}
+
+entry_flags size_bit(const view& v) {
+    return v.fine_shift == 12 ? entry_flags::none : entry_flags::large;
+}
+
+void change_access(entry& slot, access a, gva page, stale_translations& stale) {
+    entry old = arch::load(slot), wanted;
+    do {
+        if (!is_mapped(old)) return;
+        wanted = with_access(old, a);
+        if (wanted == old) return;
+    } while (!arch::compare_exchange(slot, old, wanted));
+    if (takes_away(old, wanted)) stale.add(page);
+}
+
+/// Back to its table, for an edit of parts of it.
+void open_up(const piece& p, stale_translations& stale) {
+    if (!p.v.is_replaced(p.index)) return;
+    // The processor may have cached the large translation: what changes now must reach it.
+    stale.add(p.begin);
+    split(p);
+}
+
+}  // namespace
+
+void split(const piece& p) {
+    if (!p.v.is_replaced(p.index)) return;
+    entry* table = p.table();
+    entry old = arch::load(p.coarse());
+    do {
+        const auto flags = (old.flags() & ~entry_flags::large) | size_bit(p.v);
+        const gpa frame(old.bits & arch::address_mask);
+        for (unsigned i = 0; i < 512; i++) {
+            const entry part(frame + (std::uint64_t{i} << p.v.fine_shift), flags);
+            arch::store(table[i], is_mapped(old) ? part : entry{});
+        }
+    } while (!arch::compare_exchange(p.coarse(), old, reference_to(table)));
+    p.v.tables[p.index].fetch_and(~view::replaced, std::memory_order_release);
+}
+
+void replace(const piece& p, entry leaf, stale_translations& stale) {
+    p.v.tables[p.index].fetch_or(view::replaced, std::memory_order_release);
+    const entry old = arch::exchange(p.coarse(), leaf);
+    if (old.is_leaf(p.v.coarser())) {
+        stale.add(p.begin);
+        return;
+    }
+    // What a CPU has cached on its way through the table goes, too: one INVLPG drops that (Intel SDM
+    // vol. 3A, 4.10.4.1), but each small page has a translation of its own.
+    bool some = false;
+    for (unsigned i = 0; i < 512 && !some; i++) some = arch::load(p.table()[i]).is_present();
+    if (some)
+        stale.add_all();
+    else
+        stale.add(p.begin);
+}
+
+void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
+               arch::level largest, stale_translations& stale) {
+    const auto flags = flags_of(a) | memory::accessed_and_dirty;
+    const std::uint64_t coarse_mask = (std::uint64_t{1} << v.coarse_shift) - 1;
+    const bool may_be_large = v.has_large_leaves() && largest >= v.coarser();
+    gpa frame = first;
+    for_each_piece(v, begin, length, [&](const piece& p) {
+        if (may_be_large && p.whole() && (frame.value & coarse_mask) == 0) {
+            replace(p, entry(frame, flags | entry_flags::large), stale);
+            frame = frame + p.length;
+            return;
+        }
+        open_up(p, stale);
+        entry* slot = p.table() + p.first();
+        for (unsigned i = 0; i < p.count(); i++) {
+            if (arch::exchange(slot[i], entry(frame, flags | size_bit(v))).is_present())
+                stale.add(p.page(i));
+            frame = frame + (std::uint64_t{1} << v.fine_shift);
+        }
+    });
+}
+
+void unmap_range(const view& v, gva begin, std::uint64_t length, bool release,
+                 stale_translations& stale) {
+    for_each_piece(v, begin, length, [&](const piece& p) {
+        if (p.whole() && v.is_replaced(p.index) && !release) {
+            for (unsigned i = 0; i < 512; i++) arch::store(p.table()[i], entry{});
+            arch::exchange(p.coarse(), reference_to(p.table()));
+            v.tables[p.index].fetch_and(~view::replaced, std::memory_order_release);
+            stale.add(p.begin);
+            return;
+        }
+        open_up(p, stale);
+        entry* slot = p.table() + p.first();
+        for (unsigned i = 0; i < p.count(); i++) {
+            entry old = arch::load(slot[i]), rest;
+            do {
+                if (!is_mapped(old)) break;
+                rest = release ? entry(gpa(old.bits & arch::address_mask), leaving) : entry{};
+            } while (!arch::compare_exchange(slot[i], old, rest));
+            if (old.is_present()) stale.add(p.page(i));
+        }
+    });
+}
+
+void protect_range(const view& v, gva begin, std::uint64_t length, access a,
+                   stale_translations& stale) {
+    for_each_piece(v, begin, length, [&](const piece& p) {
+        if (p.whole() && v.is_replaced(p.index)) {
+            change_access(p.coarse(), a, p.begin, stale);
+            return;
+        }
+        open_up(p, stale);
+        entry* slot = p.table() + p.first();
+        for (unsigned i = 0; i < p.count(); i++) change_access(slot[i], a, p.page(i), stale);
+    });
+}
+
+void move_range(const view& from, gva begin, std::uint64_t length, const view& to, gva target,
+                stale_translations& stale) {
+    const std::uint64_t step = std::uint64_t{1} << from.fine_shift;
+    for_each_piece(from, begin, length, [&](const piece& p) {
+        open_up(p, stale);
+        for (unsigned i = 0; i < p.count(); i++) {
+            const gva there = target + (p.page(i) - begin);
+            open_up({to, to.piece_of(there), there, step}, stale);
+            const entry moved = arch::exchange(p.table()[p.first() + i], entry{});
+            const entry replaced = arch::exchange(*to.slot_of(there), moved);
+            if (moved.is_present()) stale.add(p.page(i));
+            if (replaced.is_present()) stale.add(there);
+        }
+    });
+}
+
+void split_range(const view& v, gva begin, std::uint64_t length, stale_translations& stale) {
+    for_each_piece(v, begin, length, [&](const piece& p) { open_up(p, stale); });
+}
+
+void merge_range(const view& v, gva begin, std::uint64_t length, stale_translations& stale) {
+    for_each_piece(v, begin, length, [&](const piece& p) {
+        if (!p.whole() || !v.has_large_leaves() || v.is_replaced(p.index)) return;
+        const entry first = arch::load(p.table()[0]);
+        const std::uint64_t coarse_mask = (std::uint64_t{1} << v.coarse_shift) - 1;
+        const std::uint64_t frame = first.bits & arch::address_mask;
+        if (!first.is_present() || (frame & coarse_mask) != 0) return;
+        entry_flags both = first.flags();
+        for (unsigned i = 1; i < 512; i++) {
+            const entry next = arch::load(p.table()[i]);
+            const auto differing = (next.flags() ^ first.flags()) & ~used;
+            const std::uint64_t expected = frame + (std::uint64_t{i} << v.fine_shift);
+            if (arch::any(differing) || (next.bits & arch::address_mask) != expected) return;
+            both = both | next.flags();
+        }
+        replace(p, entry(gpa{frame}, both | entry_flags::large), stale);
+    });
+}
+
+}  // namespace xos::vm
