@@ -232,28 +232,28 @@ int protection_for(access a) {
     return (bits & 1 ? PROT_READ : 0) | (bits & 2 ? PROT_WRITE : 0) | (bits & 4 ? PROT_EXEC : 0);
 }
 
-/// Linux moves the pages elsewhere; what they leave behind gets fresh memory.
-long move_out(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
-              std::uint64_t target, access allowed) {
+/// Where Linux manages some of the pages, Linux moves them; what they leave behind gets fresh memory.
+long move_by_linux(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
+                   std::uint64_t target) {
     arena& a = memory_arena();
     memory::guest_edit editing(lock());
     const long result =
         ask_linux(__NR_mremap, begin.value, length, wanted, flags | MREMAP_MAYMOVE, target);
     if (is_error(result)) return result;
     const gva there{static_cast<std::uint64_t>(result)};
-    if (allowed != access::read_write)
-        ask_linux(__NR_mprotect, there.value, wanted,
-                  static_cast<std::uint64_t>(protection_for(allowed)));
     stale_translations stale;
     if (place_of(there.value, wanted) == place::inside) leave_to_linux(there, wanted, stale);
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        if (is_linux(entry_at(p))) linux_pages--;
+    }
     unmap_range(a.own_view(), begin, length, false, stale);
     stale.flush();
     restore_from_guest(begin, length);
     a.pages().set_clean(a.page_of(begin), length / page_size, true);
     if (flags & MREMAP_DONTUNMAP) {
-        stale_translations none;
-        map_zeroed(begin, length, allowed, none);
-        none.flush();
+        stale_translations again;
+        map_zeroed(begin, length, access::read_write, again);
+        again.flush();
     } else {
         a.pages().free(a.page_of(begin), length / page_size, true);
     }
@@ -279,25 +279,70 @@ void copy_memory(gva to, gva from, std::uint64_t bytes) {
     asm volatile("rep movsq" : "+D"(d), "+S"(s), "+c"(words) : : "memory");
 }
 
-/// To a larger extent of the arena, or out of it if there is none.
+struct move_request {
+    gva from;
+    std::uint64_t length, wanted, target;
+    int protection;
+    bool fixed;
+    long result;
+};
+
+/// Host mode: a new mapping of Linux's with a copy of what was ours.
+void copy_out(void* argument) {
+    auto& m = *static_cast<move_request*>(argument);
+    const long where = m.fixed ? static_cast<long>(m.target) : 0;
+    const long flags = MAP_PRIVATE | MAP_ANONYMOUS | (m.fixed ? MAP_FIXED : 0);
+    m.result = base::raw_syscall(__NR_mmap, where, static_cast<long>(m.wanted),
+                                 PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (is_error(m.result)) return;
+    copy_memory(gva{static_cast<std::uint64_t>(m.result)}, m.from,
+                m.length < m.wanted ? m.length : m.wanted);
+    base::raw_syscall(__NR_mprotect, m.result, static_cast<long>(m.wanted), m.protection);
+}
+
+long unmap(gva begin, std::uint64_t length);
+long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
+               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset, bool anonymous);
+
+/// To another extent of the arena, to a place that the application has chosen, or out of the arena
+/// if it is full.
 long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
-                  access allowed) {
+                  std::uint64_t target, access allowed) {
     arena& a = memory_arena();
-    const bool linux_has_some = linux_pages != 0;
-    const gva moved = wanted <= huge_page_size && !linux_has_some
-                          ? a.allocate_in_guest(wanted, contents::zeroed, buddy::preference::dirty)
-                          : gva{0};
-    if (!moved.value) return move_out(begin, length, wanted, flags, 0, allowed);
+    const bool fixed = flags & MREMAP_FIXED;
+    gva moved;
+    if (fixed && place_of(target, wanted) == place::inside) {
+        const long r =
+            map_fixed(target, wanted, PROT_READ | PROT_WRITE, MAP_FIXED, 0, 0, true);
+        if (is_error(r)) return r;
+        moved = gva{target};
+    } else if (!fixed && wanted <= huge_page_size) {
+        moved = a.allocate_in_guest(wanted, contents::zeroed, buddy::preference::dirty);
+    }
+    long result = static_cast<long>(moved.value);
+    if (moved.value) {
+        memory::guest_edit editing(lock());
+        stale_translations stale;
+        if (allowed == access::none)
+            protect_range(a.own_view(), begin, length, access::read, stale);
+        copy_memory(moved, begin, length < wanted ? length : wanted);
+        protect_range(a.own_view(), moved, wanted, allowed, stale);
+        stale.flush();
+    } else {
+        move_request m{begin, length, wanted, target, protection_for(allowed), fixed, 0};
+        arch::call_host_from_kernel(copy_out, &m);
+        if (is_error(m.result)) return m.result;
+        result = m.result;
+    }
+    if (!(flags & MREMAP_DONTUNMAP)) {
+        unmap(begin, length);
+        return result;
+    }
     memory::guest_edit editing(lock());
     stale_translations stale;
-    if (allowed == access::none)
-        protect_range(a.own_view(), begin, length, access::read, stale);
-    copy_memory(moved, begin, length);
-    protect_range(a.own_view(), moved, wanted, allowed, stale);
-    unmap_range(a.own_view(), begin, length, false, stale);
+    map_zeroed(begin, length, allowed, stale);
     stale.flush();
-    a.give_back(begin, length, false);
-    return static_cast<long>(moved.value);
+    return result;
 }
 
 /// DONTNEED: the pages stay, their contents go.
@@ -489,25 +534,25 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
         return r;
     }
     vm::access allowed = access_of(entry_at(begin));
-    const bool only_linux_can = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    const bool elsewhere = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    uniform found;
     {
         memory::guest_edit editing(lock());
-        const uniform found = look(begin, bytes, allowed);
+        found = look(begin, bytes, allowed);
         if (found == uniform::no) return error_fault;
-        if (found == uniform::yes && !only_linux_can) {
-            const bool fits = more <= bytes || grow_in_place(begin, bytes, more, allowed);
-            if (fits && more >= bytes) return static_cast<long>(address);
-            if (!fits && !(flags & MREMAP_MAYMOVE)) return error_nomem;
+        if (found == uniform::yes && !elsewhere && more >= bytes) {
+            if (more == bytes || grow_in_place(begin, bytes, more, allowed))
+                return static_cast<long>(address);
+            if (!(flags & MREMAP_MAYMOVE)) return error_nomem;
         }
-        if (found == uniform::linux_has_some && !(flags & MREMAP_MAYMOVE) && more > bytes)
-            return error_nomem;
     }
-    if (more < bytes && !only_linux_can) {
+    if (more < bytes && !elsewhere) {
         unmap(begin + more, bytes - more);
         return static_cast<long>(address);
     }
-    return only_linux_can ? move_out(begin, bytes, more, flags, target, allowed)
-                          : move_by_copy(begin, bytes, more, flags, allowed);
+    return found == uniform::linux_has_some
+               ? move_by_linux(begin, bytes, more, flags, target)
+               : move_by_copy(begin, bytes, more, flags, target, allowed);
 }
 
 long xos_brk(std::uint64_t) {

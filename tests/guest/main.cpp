@@ -33,7 +33,11 @@ bool take_mode(const std::string& value) {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     Catch::ConfigData data = session.configData();
-    data.testsOrTags = {"\"" + test + "\""};
+    // A comma would separate two names.
+    std::string pattern;
+    for (char c : test) pattern += c == ',' ? std::string("\\,") : std::string(1, c);
+    data.testsOrTags = {"\"" + pattern + "\""};
+    data.warnings = static_cast<Catch::WarnAbout::What>(data.warnings | Catch::WarnAbout::NoTests);
     if (data.reporterName == "console") data.reporterName = "compact";
     session.useConfigData(data);
     const int failed = session.run();
