@@ -147,11 +147,10 @@ class fuzzer {
         switch (pick(0, 10)) {
             case 0:
                 note("munmap", munmap(at, bytes));
-                for (unsigned i = 0; i < n; i++) {
-                    // Before anything else may be mapped there.
+                // Before anything else may be mapped there.
+                for (unsigned i = 0; i < n; i += n / 8 + 1)
                     note(touch(word(r, first + i), false));
-                    r.there[first + i] = false;
-                }
+                for (unsigned i = 0; i < n; i++) r.there[first + i] = false;
                 r.plain = false;
                 if (std::find(r.there.begin(), r.there.end(), true) == r.there.end()) r = {};
                 return;
@@ -185,7 +184,7 @@ class fuzzer {
             }
             case 7:
             case 8:
-                for (unsigned i = 0; i < n; i++) note(touch(word(r, first + i), true));
+                for (unsigned i = 0; i < n; i += n / 32 + 1) note(touch(word(r, first + i), true));
                 return;
             case 9:
                 return by_system_call(r, first);
@@ -244,10 +243,12 @@ class fuzzer {
         note("protect", mprotect(at, page, PROT_READ | PROT_WRITE));
     }
 
+    /// Every page of a small region, some pages of a large one: each refusal is a signal.
     void look_at_all() {
         for (const region& r : regions_) {
             std::string all;
-            for (unsigned p = 0; p < r.there.size(); p++) {
+            const unsigned step = static_cast<unsigned>(r.there.size()) / 24 + 1;
+            for (unsigned p = pick(0, step - 1); p < r.there.size(); p += pick(1, 2 * step - 1)) {
                 if (r.there[p]) all += touch(word(r, p), false) + " ";
             }
             note(all);
@@ -264,7 +265,7 @@ class fuzzer {
             for (std::size_t i = before; i < log_.size(); i++)
                 sum = sum * 31 + std::hash<std::string>()(log_[i]);
             for (const region& r : regions_) {
-                for (unsigned p = 0; p < r.there.size(); p++) {
+                for (unsigned p = 0; p < r.there.size(); p += 7) {
                     if (r.there[p]) touch(word(r, p), true);
                 }
             }
