@@ -32,6 +32,7 @@ struct arena_options {
     bool huge = false;      ///< from the machine's huge page pool, if that has enough
     bool populate = false;  ///< all memory resident before reserve() returns
     int node = -1;          ///< NUMA node, -1: any
+    bool prefer_clean = false;  ///< for zeroed extents: somebody zeroes what is free
     /// Free memory that is not zero and exceeds this goes back to Linux.
     std::uint64_t keep_dirty = ~std::uint64_t{0};
 };
@@ -42,6 +43,9 @@ class arena {
     base::outcome reserve(const arena_options& options);
     /// Host mode: all of it usable now.
     base::outcome grow_to(std::uint64_t bytes);
+    /// Host mode: everything free and zero again, for another owner or none.
+    base::outcome renew(const arena_options& options);
+    void give_up();
 
     /// Reserved when somebody first wants memory of it; 0: never.
     void plan(std::uint64_t bytes) { planned_ = bytes; }
@@ -90,7 +94,8 @@ class arena {
     std::uint64_t zero_some_in_host(std::uint64_t most);
     bool wants_trim() const { return dirty_free_bytes() > options_.keep_dirty; }
 
-    arena_options options() const { return options_; }
+    const arena_options& options() const { return options_; }
+    bool in_use() const { return in_use_; }
     std::uint64_t grown() const { return grown_; }
 
   private:
@@ -103,7 +108,25 @@ class arena {
     view* view_ = nullptr;
     memory::buddy pages_;
     arena_options options_;
+    bool in_use_ = false;
 };
+
+/// The arenas of the application, by number: what the gateway takes instead of an address. They
+/// live in libxos's own memory, which kernel-side code may touch at any time.
+struct arena_table {
+    static constexpr unsigned capacity = 64;
+    arena* slots[capacity] = {};
+};
+extern arena_table the_arenas;
+
+/// Host mode: a new arena, or one that was given up and is large enough.
+base::outcome make_arena(const arena_options& options, unsigned& number);
+/// Host mode: everything in it goes back to Linux.
+void give_up_arena(unsigned number);
+
+// Gateway services: long f(number, ...).
+long arena_allocate(long number, long bytes, long wanted, long first, long, long);
+long arena_free(long number, long at, long bytes, long, long, long);
 
 /// What anonymous memory of the process is served from (anonymous_guest.cpp).
 extern arena the_process_arena;

@@ -125,4 +125,30 @@ bool arena::free_in_guest(gva at, std::uint64_t bytes) {
     return true;
 }
 
+namespace {
+
+/// In ring3 the number comes from code without our privilege.
+arena* arena_number(long number) {
+    if (number < 0 || number >= static_cast<long>(arena_table::capacity)) return nullptr;
+    return __atomic_load_n(&the_arenas.slots[number], __ATOMIC_ACQUIRE);
+}
+
+}  // namespace
+
+long arena_allocate(long number, long bytes, long wanted, long first, long, long) {
+    arena* a = arena_number(number);
+    const auto n = static_cast<std::uint64_t>(bytes);
+    if (!a || n == 0 || n % page_size != 0) return 0;
+    const auto preference =
+        first ? memory::buddy::preference::clean : memory::buddy::preference::dirty;
+    return static_cast<long>(
+        a->allocate_in_guest(n, wanted ? contents::zeroed : contents::any, preference).value);
+}
+
+long arena_free(long number, long at, long bytes, long, long, long) {
+    arena* a = arena_number(number);
+    return a && a->free_in_guest(gva{static_cast<std::uint64_t>(at)},
+                                 static_cast<std::uint64_t>(bytes));
+}
+
 }  // namespace xos::vm

@@ -1,6 +1,8 @@
 #include <linux/mman.h>
 #include <linux/mempolicy.h>
 
+#include <new>
+
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/arena.hpp"
@@ -14,6 +16,7 @@ using base::raw_syscall;
 using base::step;
 
 arena the_process_arena;
+arena_table the_arenas;
 
 namespace {
 
@@ -61,7 +64,7 @@ outcome arena::reserve(const arena_options& options) {
         !failed.ok()) {
         return failed;
     }
-    if (auto failed = map_memory(begin, length, options); !failed.ok()) return failed;
+    if (auto failed = map_memory(begin, length, {}); !failed.ok()) return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
 
     // The allocator's own memory is touched under the lock, so it is mapped from the start.
@@ -92,6 +95,56 @@ outcome arena::grow_to(std::uint64_t bytes) {
     const std::uint64_t wanted = (bytes + unit - 1) / unit * unit;
     if (wanted > length_) return {step::reserve_memory, 12};
     return wanted > grown_ ? add_chunk(wanted - grown_) : base::success;
+}
+
+outcome arena::renew(const arena_options& options) {
+    options_ = options;
+    const arena_options usable{.huge = options.huge, .populate = options.populate,
+                               .node = options.node};
+    if (auto failed = map_memory(begin_, length_, usable); !failed.ok()) return failed;
+    in_use_ = true;
+    return base::success;
+}
+
+void arena::give_up() {
+    raw_syscall(__NR_mmap, static_cast<long>(begin_.value), static_cast<long>(length_), 3,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    memory::host_edit editing(lock());
+    for (std::uint64_t page = 0; page < grown_ / page_size; page++) pages_.take(page, 1);
+    pages_.free(0, grown_ / page_size, true);
+    in_use_ = false;
+}
+
+outcome make_arena(const arena_options& options, unsigned& number) {
+    static base::futex_lock making;
+    base::lock_guard guard(making);
+    constexpr unsigned none = ~0u;
+    number = none;
+    for (unsigned i = 0; i < arena_table::capacity; i++) {
+        arena* a = the_arenas.slots[i];
+        if (!a) {
+            if (number == none) number = i;
+        } else if (!a->in_use() && a->length() >= options.bytes &&
+                   a->length() / 2 <= options.bytes) {
+            number = i;
+            break;
+        }
+    }
+    if (number == none) return {step::reserve_memory, 28};
+    if (the_arenas.slots[number]) return the_arenas.slots[number]->renew(options);
+    const hva own = cell::the_cell.arena.allocate_kernel(sizeof(arena));
+    if (!own.value) return {step::reserve_memory, 12};
+    auto* made = new (reinterpret_cast<void*>(own.value)) arena;
+    if (auto failed = made->reserve(options); !failed.ok()) return failed;
+    // One slot for all of it: its cost is known from the start.
+    if (auto failed = made->grow_to(options.bytes); !failed.ok()) return failed;
+    if (auto failed = made->renew(options); !failed.ok()) return failed;
+    __atomic_store_n(&the_arenas.slots[number], made, __ATOMIC_RELEASE);
+    return base::success;
+}
+
+void give_up_arena(unsigned number) {
+    the_arenas.slots[number]->give_up();
 }
 
 /// A slot, tables, and pages for the allocator. Under the lock.

@@ -96,14 +96,3 @@ long protect_page_directly(long page, long wanted) {
 }
 
 }  // namespace xos::vm
-
-extern "C" {
-/// Kernel-side services, by gateway number.
-extern const void* const xos_gateway_calls[XOS_GATEWAY_COUNT] = {
-    reinterpret_cast<const void*>(&xos::vm::map_page),
-    reinterpret_cast<const void*>(&xos::vm::protect_page),
-    reinterpret_cast<const void*>(&xos::vm::commit_edits),
-    reinterpret_cast<const void*>(&xos::vm::scan_used),
-    reinterpret_cast<const void*>(&xos::vm::query_page),
-};
-}

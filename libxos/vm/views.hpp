@@ -226,6 +226,8 @@ enum gateway : unsigned {
     gateway_commit,
     gateway_scan,
     gateway_query,
+    gateway_arena_allocate,
+    gateway_arena_free,
 };
 
 }  // namespace xos::vm

@@ -1,0 +1,118 @@
+// Memory that the application manages instead of Linux: arenas.
+//
+// An arena is reserved from Linux once and then handed out in extents of 4 KiB to 1 GiB, address and
+// frame in one: an extent is ordinary memory at an ordinary address, valid inside and outside, in
+// system calls and for other threads, and its guest-physical frame is known, so that a view
+// (`xos/vm.hpp`) can map it a second time. Inside, allocating and freeing make no exit.
+//
+//     xos::memory::arena pool({.bytes = 1 << 30, .populate = true});
+//     void* p = pool.allocate(64 << 10, xos::memory::contents::zeroed);
+//     pool.free(p, 64 << 10);
+//
+//     xos::memory::resource r(pool);                  // std::pmr
+//     std::pmr::unsynchronized_pool_resource small(&r);
+//     std::pmr::vector<int> numbers(&small);
+//
+// A buddy allocator underneath reuses what was freed last first, and knows what is zero.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory_resource>
+#include <xos/types.hpp>
+
+namespace xos::vm {
+class arena;
+}
+
+namespace xos::memory {
+
+enum class contents {
+    any,     ///< whatever was there before
+    zeroed,  ///< what is not known to be zero is zeroed now
+};
+
+/// What an arena holds. `allocated + free == usable`, always.
+struct arena_statistics {
+    std::uint64_t reserved = 0;    ///< bytes of address space
+    std::uint64_t usable = 0;      ///< of them, grown so far
+    std::uint64_t allocated = 0;   ///< handed out
+    std::uint64_t free = 0;
+    std::uint64_t clean_free = 0;  ///< of them, known to be zero
+    std::uint64_t largest_free = 0;  ///< the largest extent that can be had without growing
+    /// Free blocks of 4 KiB << n.
+    std::array<std::uint64_t, 19> free_blocks{};
+};
+
+class arena {
+  public:
+    struct options {
+        /// Rounded up to 64 MiB.
+        std::size_t bytes = 0;
+        /// All of it resident, and known to the guest, before the constructor returns.
+        bool populate = false;
+        /// From the machine's pool of huge pages (hugetlbfs), if that has enough; else transparent
+        /// huge pages as far as Linux gives them.
+        bool huge_pages = false;
+        /// NUMA node to take memory from; -1: any.
+        int node = -1;
+        /// When more free memory than this is not zero, half of it goes back to Linux.
+        std::size_t keep_dirty = ~std::size_t{0};
+        /// A thread outside the cell zeroes what is freed, up to 2 MiB at a time.
+        bool zero_in_background = false;
+    };
+
+    /// Call after `start()`, inside or outside.
+    /// @throws std::system_error EPERM before `start()`, EINVAL for 0 bytes or an unknown node,
+    ///         ENOMEM, ENOSPC when 64 arenas exist.
+    explicit arena(const options& o);
+    /// Gives all memory back to Linux, also what is still allocated. The addresses are kept for
+    /// arenas to come.
+    ~arena();
+    arena(const arena&) = delete;
+    arena& operator=(const arena&) = delete;
+
+    /// `bytes` rounded up to 4 KiB, at most 1 GiB, aligned to the next power of two. Inside and
+    /// outside, any thread, also in a fault handler.
+    /// @return nullptr when nothing large enough is left.
+    [[nodiscard]] void* allocate(std::size_t bytes, contents wanted = contents::any) noexcept;
+
+    /// Gives back an extent or a part of one.
+    /// @return false, and nothing changed, if any of it is not allocated here.
+    bool free(void* begin, std::size_t bytes) noexcept;
+
+    bool owns(const void* p) const noexcept;
+    /// The guest-physical frame of an address of this arena, or gpa{0}.
+    gpa frame_of(const void* p) const noexcept;
+
+    /// Gives free memory that is not zero back to Linux until at most `keep` bytes of it are left.
+    /// @return how much it was.
+    std::size_t trim(std::size_t keep = 0);
+
+    arena_statistics statistics() const;
+    /// Walks the allocator's structures: for tests and debugging. Slow.
+    bool check() const;
+
+  private:
+    vm::arena* core_;
+    unsigned id_;
+};
+
+/// What anonymous mappings of this process are served from; all zero before the first one.
+arena_statistics process_arena_statistics();
+
+/// Extents of an arena for std::pmr containers and pools. Alignments up to 1 GiB.
+class resource : public std::pmr::memory_resource {
+  public:
+    explicit resource(arena& a) : arena_(a) {}
+
+  private:
+    void* do_allocate(std::size_t bytes, std::size_t alignment) override;
+    void do_deallocate(void* p, std::size_t bytes, std::size_t alignment) override;
+    bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override;
+
+    arena& arena_;
+};
+
+}  // namespace xos::memory

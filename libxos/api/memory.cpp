@@ -1,0 +1,153 @@
+#include <bit>
+#include <cerrno>
+#include <new>
+#include <xos/cell.hpp>
+#include <xos/memory.hpp>
+
+#include "libxos/api/errors.hpp"
+#include "libxos/api/gateway.hpp"
+#include "libxos/api/zeroer.hpp"
+#include "libxos/cell/cell.hpp"
+#include "libxos/vm/arena.hpp"
+
+namespace xos::memory {
+
+namespace {
+
+constexpr std::size_t largest = huge_page_size;
+
+constexpr std::size_t round_up(std::size_t bytes) {
+    return (bytes + page_size - 1) & ~(page_size - 1);
+}
+
+gva gva_of(const void* p) {
+    return gva{reinterpret_cast<std::uint64_t>(p)};
+}
+
+/// Runs `f` in host mode, wherever the caller is.
+template <class F>
+void in_host(F&& f) {
+    host_call([](void* argument) { (*static_cast<F*>(argument))(); }, &f);
+}
+
+arena_statistics statistics_of(vm::arena& a) {
+    arena_statistics s;
+    if (!a.exists()) return s;
+    in_host([&] {
+        host_edit editing(cell::the_cell.space().lock());
+        const buddy& pages = a.pages();
+        s.reserved = a.length();
+        s.usable = pages.available() * page_size;
+        s.free = pages.free_pages() * page_size;
+        s.allocated = s.usable - s.free;
+        s.clean_free = pages.clean_free_pages() * page_size;
+        if (s.free) s.largest_free = page_size << pages.largest_free_order();
+        for (unsigned order = 0; order < s.free_blocks.size(); order++)
+            s.free_blocks[order] = pages.free_blocks(order);
+    });
+    return s;
+}
+
+}  // namespace
+
+arena::arena(const options& o) {
+    if (!started()) api::raise(EPERM, "memory::arena made before start()");
+    const vm::arena_options wanted{.bytes = o.bytes,
+                                   .free_memory = vm::visibility::always,
+                                   .huge = o.huge_pages,
+                                   .populate = o.populate,
+                                   .node = o.node,
+                                   .prefer_clean = o.zero_in_background,
+                                   .keep_dirty = o.keep_dirty};
+    base::outcome failed;
+    in_host([&] { failed = vm::make_arena(wanted, id_); });
+    if (!failed.ok()) api::raise(failed);
+    core_ = vm::the_arenas.slots[id_];
+    if (o.populate && inside()) {
+        // The guest's own translations, too: each would cost an exit on the first touch.
+        for (std::size_t at = 0; at < o.bytes; at += page_size)
+            (void)*reinterpret_cast<const volatile char*>(core_->begin().value + at);
+    }
+    if (o.zero_in_background) api::zero_in_background(*core_);
+}
+
+arena::~arena() {
+    api::ignore_arena(*core_);
+    in_host([&] { vm::give_up_arena(id_); });
+}
+
+void* arena::allocate(std::size_t bytes, contents wanted) noexcept {
+    const std::size_t n = round_up(bytes);
+    if (n == 0 || n > largest || n < bytes) return nullptr;
+    const bool zeroed = wanted == contents::zeroed;
+    const bool clean_first = zeroed && core_->options().prefer_clean;
+    if (inside()) {
+        return reinterpret_cast<void*>(api::gateway_call(vm::gateway_arena_allocate,
+                                                         static_cast<long>(id_),
+                                                         static_cast<long>(n), zeroed, clean_first));
+    }
+    const auto first = clean_first ? buddy::preference::clean : buddy::preference::dirty;
+    return reinterpret_cast<void*>(
+        core_->allocate_in_host(n, zeroed ? vm::contents::zeroed : vm::contents::any, first).value);
+}
+
+bool arena::free(void* begin, std::size_t bytes) noexcept {
+    const std::size_t n = round_up(bytes);
+    if (n == 0 || n < bytes) return false;
+    if (inside()) {
+        return api::gateway_call(vm::gateway_arena_free, static_cast<long>(id_),
+                                 reinterpret_cast<long>(begin), static_cast<long>(n));
+    }
+    return core_->free_in_host(gva_of(begin), n);
+}
+
+bool arena::owns(const void* p) const noexcept {
+    return core_->contains(gva_of(p));
+}
+
+gpa arena::frame_of(const void* p) const noexcept {
+    return owns(p) ? core_->frame_of(gva_of(p)) : gpa{0};
+}
+
+std::size_t arena::trim(std::size_t keep) {
+    std::size_t given = 0;
+    in_host([&] { given = core_->trim_in_host(keep); });
+    return given;
+}
+
+arena_statistics arena::statistics() const {
+    return statistics_of(*core_);
+}
+
+bool arena::check() const {
+    bool sound = false;
+    in_host([&] {
+        host_edit editing(cell::the_cell.space().lock());
+        sound = core_->pages().check();
+    });
+    return sound;
+}
+
+arena_statistics process_arena_statistics() {
+    return statistics_of(vm::the_process_arena);
+}
+
+void* resource::do_allocate(std::size_t bytes, std::size_t alignment) {
+    // A block is aligned to its size, rounded up to a power of two.
+    const std::size_t wanted = bytes > alignment ? bytes : alignment;
+    void* p = arena_.allocate(wanted ? wanted : 1);
+    if (!p) throw std::bad_alloc();
+    return p;
+}
+
+void resource::do_deallocate(void* p, std::size_t bytes, std::size_t alignment) {
+    const std::size_t given = bytes > alignment ? bytes : alignment;
+    arena_.free(p, given ? given : 1);
+}
+
+bool resource::do_is_equal(const std::pmr::memory_resource& other) const noexcept {
+    const auto* same = dynamic_cast<const resource*>(&other);
+    return same && &same->arena_ == &arena_;
+}
+
+}  // namespace xos::memory

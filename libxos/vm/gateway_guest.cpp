@@ -1,0 +1,16 @@
+// What the SYSCALL entry calls for a number that Linux does not have.
+#include "libxos/arch/guest_layout.h"
+#include "libxos/vm/arena.hpp"
+
+extern "C" {
+/// Kernel-side services, by gateway number.
+extern const void* const xos_gateway_calls[XOS_GATEWAY_COUNT] = {
+    reinterpret_cast<const void*>(&xos::vm::map_page),
+    reinterpret_cast<const void*>(&xos::vm::protect_page),
+    reinterpret_cast<const void*>(&xos::vm::commit_edits),
+    reinterpret_cast<const void*>(&xos::vm::scan_used),
+    reinterpret_cast<const void*>(&xos::vm::query_page),
+    reinterpret_cast<const void*>(&xos::vm::arena_allocate),
+    reinterpret_cast<const void*>(&xos::vm::arena_free),
+};
+}
