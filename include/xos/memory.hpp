@@ -95,8 +95,12 @@ class arena {
     bool check() const;
 
   private:
-    vm::arena* core_;
+    vm::arena* core_;  // out of reach of code at CPL 3, as in mode ring3
     unsigned id_;
+    bool prefer_clean_;
+    gva begin_;
+    gpa frames_;
+    std::uint64_t length_;
 };
 
 /// What anonymous mappings of this process are served from; all zero before the first one.

@@ -32,8 +32,8 @@ void in_host(F&& f) {
 
 arena_statistics statistics_of(vm::arena& a) {
     arena_statistics s;
-    if (!a.exists()) return s;
     in_host([&] {
+        if (!a.exists()) return;
         host_edit editing(cell::the_cell.space().lock());
         const buddy& pages = a.pages();
         s.reserved = a.length();
@@ -57,16 +57,22 @@ arena::arena(const options& o) {
                                    .huge = o.huge_pages,
                                    .populate = o.populate,
                                    .node = o.node,
-                                   .prefer_clean = o.zero_in_background,
                                    .keep_dirty = o.keep_dirty};
     base::outcome failed;
-    in_host([&] { failed = vm::make_arena(wanted, id_); });
+    in_host([&] {
+        failed = vm::make_arena(wanted, id_);
+        if (!failed.ok()) return;
+        core_ = vm::the_arenas.slots[id_];
+        begin_ = core_->begin();
+        frames_ = core_->frame_of(begin_);
+        length_ = core_->length();
+    });
     if (!failed.ok()) api::raise(failed);
-    core_ = vm::the_arenas.slots[id_];
+    prefer_clean_ = o.zero_in_background;
     if (o.populate && inside()) {
         // The guest's own translations, too: each would cost an exit on the first touch.
         for (std::size_t at = 0; at < o.bytes; at += page_size)
-            (void)*reinterpret_cast<const volatile char*>(core_->begin().value + at);
+            (void)*reinterpret_cast<const volatile char*>(begin_.value + at);
     }
     if (o.zero_in_background) api::zero_in_background(*core_);
 }
@@ -80,7 +86,7 @@ void* arena::allocate(std::size_t bytes, contents wanted) noexcept {
     const std::size_t n = round_up(bytes);
     if (n == 0 || n > largest || n < bytes) return nullptr;
     const bool zeroed = wanted == contents::zeroed;
-    const bool clean_first = zeroed && core_->options().prefer_clean;
+    const bool clean_first = zeroed && prefer_clean_;
     if (inside()) {
         return reinterpret_cast<void*>(api::gateway_call(vm::gateway_arena_allocate,
                                                          static_cast<long>(id_),
@@ -102,11 +108,11 @@ bool arena::free(void* begin, std::size_t bytes) noexcept {
 }
 
 bool arena::owns(const void* p) const noexcept {
-    return core_->contains(gva_of(p));
+    return gva_of(p) - begin_ < length_;
 }
 
 gpa arena::frame_of(const void* p) const noexcept {
-    return owns(p) ? core_->frame_of(gva_of(p)) : gpa{0};
+    return owns(p) ? frames_ + (gva_of(p) - begin_) : gpa{0};
 }
 
 std::size_t arena::trim(std::size_t keep) {

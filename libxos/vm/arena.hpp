@@ -32,7 +32,6 @@ struct arena_options {
     bool huge = false;      ///< from the machine's huge page pool, if that has enough
     bool populate = false;  ///< all memory resident before reserve() returns
     int node = -1;          ///< NUMA node, -1: any
-    bool prefer_clean = false;  ///< for zeroed extents: somebody zeroes what is free
     /// Free memory that is not zero and exceeds this goes back to Linux.
     std::uint64_t keep_dirty = ~std::uint64_t{0};
 };
