@@ -67,12 +67,25 @@ enum class handler_registers : std::uint8_t {
     general_only,  ///< compiled with -mgeneral-regs-only, or known not to touch others
 };
 
+enum class fault_kind {
+    missing,          ///< nothing is mapped, or without any access
+    write_protected,  ///< a write to a page that may be read
+    not_executable,   ///< an instruction fetch from a page that may be read
+    other,            ///< by code at CPL 3 to a page of the kernel side's
+};
+
 struct page_fault {
     gva address;
     bool present;  ///< a protection fault, not a missing page
     bool write;
     bool user;  ///< by code at CPL 3
     bool fetch;
+
+    fault_kind kind() const {
+        if (!present) return fault_kind::missing;
+        if (write) return fault_kind::write_protected;
+        return fetch ? fault_kind::not_executable : fault_kind::other;
+    }
 };
 
 inline page_fault page_fault_of(const trap_frame& f) {

@@ -36,10 +36,14 @@ struct guest_area {
     std::uint64_t flush_wanted;  ///< another vCPU has taken permissions away
     std::uint64_t root;          ///< what CR3 holds
     std::uint64_t is_ring3;      ///< the kernel's area of a vCPU in that mode
+    std::uint64_t space;         ///< 0: the main address space
     // Counters. Plain increments: one vCPU, one writer.
     alignas(64) std::uint64_t
         local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest
     std::uint64_t exceptions[32];
+    /// How many flushes there had been when this vCPU left an address space.
+    static constexpr unsigned max_spaces = 16;
+    std::uint64_t flushes_seen[max_spaces];
 };
 
 /// guest → host, in `trap_request` of a trap exit.

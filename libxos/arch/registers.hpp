@@ -40,7 +40,8 @@ inline constexpr std::uint64_t long_mode = 0x80050033;  // PG AM WP NE ET MP PE
 }
 namespace cr4 {
 inline constexpr std::uint64_t pae = 1u << 5, pge = 1u << 7, osfxsr = 1u << 9,
-                               osxmmexcpt = 1u << 10, fsgsbase = 1u << 16, osxsave = 1u << 18;
+                               osxmmexcpt = 1u << 10, fsgsbase = 1u << 16, pcide = 1u << 17,
+                               osxsave = 1u << 18;
 }
 namespace efer {
 inline constexpr std::uint64_t sce = 1u << 0, lme = 1u << 8, lma = 1u << 10, nxe = 1u << 11;

@@ -58,6 +58,7 @@ struct cell_state {
     kvm::vm machine;
     memory::system_arena arena;
     alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
+    bool tags_translations = false;  ///< PCID
     hva interrupt_table;
     hva flush_page;  ///< given up and used again to make KVM flush every vCPU
     /// What GS points to on the kernel side, by context: kernel-side code may touch nothing that is

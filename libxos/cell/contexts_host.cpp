@@ -90,7 +90,8 @@ outcome make_vcpu(context& c) {
     const auto* page = reinterpret_cast<kernel_page*>(c.kernel_area);
     const bool ring3 = the_cell.is_ring3();
     return c.cpu.prepare(the_cell.caps,
-                         {.cr3 = the_cell.space().root().value,
+                         {.cr3 = c.kernel_area->root,
+                          .tags_translations = the_cell.tags_translations,
                           .idt = the_cell.interrupt_table.value,
                           .gdt = reinterpret_cast<std::uint64_t>(&page->tables.gdt),
                           .tss = reinterpret_cast<std::uint64_t>(&page->tables.tss),
@@ -109,6 +110,11 @@ void reset_for_thread(context& c) {
     c.alternate = {0, ss::disable, 0, 0};
     clear_poll(c);
     c.cpu.run_page().immediate_exit = 0;
+    if (c.kernel_area->space) {
+        c.kernel_area->space = 0;
+        c.kernel_area->root = the_cell.space().root().value;
+        c.cpu.write_root(the_cell.space().root());
+    }
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
     if (!interpreted && wanted == mode::pvm) return {step::mode_needs_software_kvm, 95};
     the_cell.current = wanted != mode::automatic ? wanted : interpreted ? mode::pvm : mode::ring0;
     the_cell.tells_processor_number = !interpreted;
+    the_cell.tags_translations = !interpreted && the_cell.caps.process_context_ids;
     return base::success;
 }
 

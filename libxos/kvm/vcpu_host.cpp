@@ -113,6 +113,7 @@ outcome vcpu::prepare(const capabilities& caps, const vcpu_setup& setup) {
     s.cr3 = setup.cr3;
     s.cr4 = arch::cr4::pae | arch::cr4::pge | arch::cr4::osfxsr | arch::cr4::osxmmexcpt |
             arch::cr4::fsgsbase | arch::cr4::osxsave;
+    if (setup.tags_translations) s.cr4 |= arch::cr4::pcide;
     s.efer = arch::efer::sce | arch::efer::lme | arch::efer::lma | arch::efer::nxe;
     long r = raw_syscall(__NR_ioctl, fd(), KVM_SET_SREGS, as_long(&s));
     if (r < 0) return {step::set_registers, static_cast<int>(-r)};

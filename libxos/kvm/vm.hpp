@@ -17,6 +17,7 @@ struct capabilities {
     unsigned physical_bits = 0;
     unsigned run_size = 0;
     bool gigabyte_pages = false;
+    bool process_context_ids = false;
     std::uint64_t xcr0 = 0;
     unsigned xsave_size = 0;
     cpuid_list cpuid;

@@ -46,6 +46,7 @@ outcome read_capabilities(int system, capabilities& caps) {
         auto& e = caps.cpuid.entries[i];
         if (e.function == 0xd && e.index == 0) supported_xcr0 = std::uint64_t{e.edx} << 32 | e.eax;
         if (e.function == 0x80000001) caps.gigabyte_pages = e.edx >> 26 & 1;
+        if (e.function == 1) caps.process_context_ids = e.ecx >> 17 & 1;
         if (e.function == 0x80000008 && (e.eax & 0xff)) caps.physical_bits = e.eax & 0xff;
     }
     if (!(arch::cpuid(1).ecx >> 27 & 1)) return {step::no_xsave, 38};

@@ -76,6 +76,24 @@ class address_space {
     /// After fork: the same regions in a new VM. Page tables were copied with the rest of memory.
     base::outcome attach_to(kvm::vm& machine);
 
+    // Under lock(): roots besides the main one, whose upper halves follow it.
+
+    /// A zeroed table page, or null.
+    arch::entry* new_table() {
+        const gpa page = frames_.allocate();
+        return page.value ? frames_.table(page) : nullptr;
+    }
+    /// Takes back a table page that is all zeros.
+    void release_table(arch::entry* table) {
+        frames_.release(physical_of(reinterpret_cast<std::uint64_t>(table)));
+    }
+    arch::entry* root_table() { return frames_.table(tables_.root()); }
+    arch::entry* table_of(arch::entry reference) {
+        return frames_.table(gpa(reference.bits & arch::address_mask));
+    }
+    /// Called under lock() whenever the main root has got new tables.
+    void (*on_new_tables)() = nullptr;
+
     /// Of libxos's own memory.
     gpa physical_of(std::uint64_t own) const { return frames_.physical_of(own); }
 

@@ -56,7 +56,10 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
             return chunk_result::not_user_memory;
         }
     }
-    if (tables_.query(address)) return chunk_result::already_there;
+    if (tables_.query(address)) {
+        if (on_new_tables) on_new_tables();
+        return chunk_result::already_there;
+    }
     const std::uint64_t length = end - begin.value;
     const hva host{begin.value};
     const region chunk{begin, physical_.allocate(host, length), host, length};
@@ -77,6 +80,7 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
         }
     }
     chunks_++;
+    if (on_new_tables) on_new_tables();
     return chunk_result::added;
 }
 
@@ -94,6 +98,7 @@ outcome address_space::add_frames(hva begin, std::uint64_t length, region& made)
     if (auto failed = add_region(made); !failed.ok()) return failed;
     const status s = tables_.map(made.guest, made.physical, length, everything,
                                  arch::level::page_2m, accessed_and_dirty);
+    if (on_new_tables) on_new_tables();
     return s == status::ok ? base::success : outcome{step::page_tables, 12};
 }
 

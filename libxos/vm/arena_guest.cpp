@@ -1,5 +1,6 @@
 // Kernel side: extents of an arena, without an exit unless it has to grow.
 #include "libxos/arch/guest_area.hpp"
+#include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/arena.hpp"
 #include "libxos/vm/view_edits.hpp"
@@ -16,6 +17,25 @@ struct growth {
 
 /// So many pages are zeroed without letting go of the lock.
 constexpr std::uint64_t few_pages = 16;
+/// From here on it is quicker to let Linux take the pages and give others at the first touch.
+constexpr std::uint64_t many_pages = 1024;
+
+void discard_from_guest(gva begin, std::uint64_t bytes) {
+    struct range {
+        gva begin;
+        std::uint64_t bytes;
+        long result;
+    } r{begin, bytes, 0};
+    arch::call_host_from_kernel(
+        [](void* argument) {
+            auto& r = *static_cast<range*>(argument);
+            constexpr long dont_need = 4;
+            r.result = base::raw_syscall(__NR_madvise, static_cast<long>(r.begin.value),
+                                         static_cast<long>(r.bytes), dont_need);
+        },
+        &r);
+    if (r.result != 0) zero_memory(begin, bytes);  // locked memory stays
+}
 
 }  // namespace
 
@@ -100,7 +120,8 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
     }
     if (zero_later) {
         // The pages are ours; their bits share words with others', which the lock protects.
-        for (std::uint64_t p = page_of(at); p < page_of(at) + pages; p++) {
+        if (pages >= many_pages) discard_from_guest(at, bytes);
+        for (std::uint64_t p = page_of(at); pages < many_pages && p < page_of(at) + pages; p++) {
             if (!pages_.is_clean(p)) zero_memory(address_of(p), page_size);
         }
         memory::guest_edit editing(lock);

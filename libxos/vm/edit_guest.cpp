@@ -4,6 +4,7 @@
 // exist, frames have been counted. Runs on the system-call stack under the address space's lock.
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/cell/cell.hpp"
+#include "libxos/vm/spaces.hpp"
 #include "libxos/vm/view_edits.hpp"
 
 namespace xos::vm {
@@ -51,7 +52,7 @@ struct needs {
 };
 
 map_result check(const edit& e, needs& needed) {
-    const view* v = the_views.find(e.begin);
+    const view* v = find_view(e.begin);
     if (!v) return map_result::not_reserved;
     const std::uint64_t step = std::uint64_t{1} << v->fine_shift;
     if (!e.begin.is_aligned(step) || e.length % step != 0) return map_result::misaligned;
@@ -74,7 +75,7 @@ map_result check(const edit& e, needs& needed) {
             return map_result::ok;
         case edit_kind::move: {
             const gva to{e.target};
-            const view* target = the_views.find(to);
+            const view* target = find_view(to);
             if (!target || e.length > target->length - (to - target->begin))
                 return map_result::not_reserved;
             if (target->fine_shift != v->fine_shift) return map_result::bad_option;
@@ -91,7 +92,7 @@ map_result check(const edit& e, needs& needed) {
 }
 
 void apply(const edit& e, stale_translations& stale) {
-    const view& v = *the_views.find(e.begin);
+    const view& v = *find_view(e.begin);
     switch (e.kind) {
         case edit_kind::map:
             return map_range(v, e.begin, e.length, gpa{e.target}, e.allowed,
@@ -103,7 +104,7 @@ void apply(const edit& e, stale_translations& stale) {
         case edit_kind::protect:
             return protect_range(v, e.begin, e.length, e.allowed, stale);
         case edit_kind::move:
-            return move_range(v, e.begin, e.length, *the_views.find(gva{e.target}), gva{e.target},
+            return move_range(v, e.begin, e.length, *find_view(gva{e.target}), gva{e.target},
                               stale);
         case edit_kind::split:
             return split_range(v, e.begin, e.length, stale);
@@ -139,7 +140,7 @@ long commit_edits(long argument, long, long, long, long, long) {
     if (release) {
         for (std::uint64_t i = 0; i < request.count; i++) {
             const edit& e = request.edits[i];
-            if (e.kind == edit_kind::unmap && e.release) release_frames(*the_views.find(e.begin), e);
+            if (e.kind == edit_kind::unmap && e.release) release_frames(*find_view(e.begin), e);
         }
     }
     return 0;
@@ -147,7 +148,7 @@ long commit_edits(long argument, long, long, long, long, long) {
 
 long scan_used(long argument, long, long, long, long, long) {
     auto& request = *reinterpret_cast<scan_request*>(argument);
-    const view* v = the_views.find(request.begin);
+    const view* v = find_view(request.begin);
     if (!v || request.length > v->length - (request.begin - v->begin))
         return static_cast<long>(map_result::not_reserved);
     const std::uint64_t step = std::uint64_t{1} << v->fine_shift;
@@ -199,7 +200,7 @@ long scan_used(long argument, long, long, long, long, long) {
 long query_page(long argument, long, long, long, long, long) {
     auto& request = *reinterpret_cast<query_request*>(argument);
     request.found = {};
-    const view* v = the_views.find(request.address);
+    const view* v = find_view(request.address);
     if (!v) return 0;
     memory::guest_edit editing(cell::the_cell.space().lock());
     const std::uint64_t index = v->piece_of(request.address);

@@ -14,6 +14,8 @@ extern "C" void xos_load_root_pvm(std::uint64_t root);
 
 namespace xos::vm {
 
+std::uint64_t the_flushes = 0;
+
 namespace {
 
 void invalidate(gva page) {
@@ -57,6 +59,7 @@ void flush_others() {
 
 void stale_translations::flush() {
     if (count_ == 0) return;
+    __atomic_fetch_add(&the_flushes, 1, __ATOMIC_SEQ_CST);
     if (cell::the_cell.current == mode::pvm) {
         xos_load_root_pvm(arch::current_area()->root);
         return;
@@ -70,6 +73,7 @@ void stale_translations::flush() {
 }
 
 void flush_page(gva page) {
+    __atomic_fetch_add(&the_flushes, 1, __ATOMIC_SEQ_CST);
     if (cell::the_cell.current == mode::pvm) {
         xos_load_root_pvm(arch::current_area()->root);
         return;

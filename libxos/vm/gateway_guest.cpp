@@ -1,6 +1,7 @@
 // What the SYSCALL entry calls for a number that Linux does not have.
 #include "libxos/arch/guest_layout.h"
 #include "libxos/vm/arena.hpp"
+#include "libxos/vm/spaces.hpp"
 
 extern "C" {
 /// Kernel-side services, by gateway number.
@@ -12,5 +13,10 @@ extern const void* const xos_gateway_calls[XOS_GATEWAY_COUNT] = {
     reinterpret_cast<const void*>(&xos::vm::query_page),
     reinterpret_cast<const void*>(&xos::vm::arena_allocate),
     reinterpret_cast<const void*>(&xos::vm::arena_free),
+    reinterpret_cast<const void*>(&xos::vm::space_make),
+    reinterpret_cast<const void*>(&xos::vm::space_end),
+    reinterpret_cast<const void*>(&xos::vm::space_separate),
+    reinterpret_cast<const void*>(&xos::vm::space_switch),
+    reinterpret_cast<const void*>(&xos::vm::copy_on_write),
 };
 }

@@ -1,7 +1,7 @@
 // Kernel side: one 4 KiB page of a view, without an exit and without a lock.
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/spaces.hpp"
 
 namespace xos::vm {
 
@@ -14,7 +14,7 @@ struct place {
 
 [[gnu::always_inline]] inline place find(gva page) {
     if (!page.is_aligned(page_size)) return {nullptr, map_result::misaligned};
-    const view* v = the_views.find(page);
+    const view* v = find_view(page);
     if (!v) return {nullptr, map_result::not_reserved};
     if (v->fine_shift != 12) return {nullptr, map_result::bad_option};
     return {v->slot_of(page), map_result::too_large};

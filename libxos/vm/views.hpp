@@ -20,6 +20,7 @@ struct view {
     std::uint64_t length = 0;  ///< an arena's grows with it
     unsigned fine_shift = 12;    ///< of the smallest leaf
     unsigned coarse_shift = 21;  ///< of what one table covers
+    bool is_arena = false;       ///< its frames are where its addresses are
     /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf is in its place,
     /// or while there is none yet.
     std::atomic<std::uint64_t>* tables = nullptr;
@@ -175,6 +176,9 @@ class stale_translations {
 
 void flush_page(gva page);
 
+/// Flushes so far, anywhere: what a tagged TLB entry of another space may have missed.
+extern std::uint64_t the_flushes;
+
 enum class edit_kind : std::uint32_t { map, map_new, unmap, protect, move, split, merge };
 
 /// One entry of a batch, as the API hands it to the kernel side.
@@ -228,6 +232,11 @@ enum gateway : unsigned {
     gateway_query,
     gateway_arena_allocate,
     gateway_arena_free,
+    gateway_space_make,
+    gateway_space_end,
+    gateway_space_separate,
+    gateway_space_switch,
+    gateway_copy_on_write,
 };
 
 }  // namespace xos::vm

@@ -2,7 +2,7 @@
 
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/spaces.hpp"
 
 namespace xos::vm {
 
@@ -57,7 +57,9 @@ outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long pr
         r = raw_syscall(__NR_mmap, static_cast<long>(begin.value), static_cast<long>(length),
                         protection,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-        next_view = begin.value + length;
+        // What asks for this alignment has the tables of its gigabytes for itself.
+        next_view = alignment == huge_page_size ? (begin + length).align_up(alignment).value
+                                                : begin.value + length;
         if (base::is_error(r) && r != -17) return {step::reserve_memory, static_cast<int>(-r)};
     } while (base::is_error(r));
     return base::success;
@@ -86,6 +88,7 @@ outcome reserve_frames(std::uint64_t bytes) {
 outcome add_empty_view(gva begin, std::uint64_t capacity, view*& made) {
     if (auto failed = new_view(begin, capacity, arch::level::page_4k, made); !failed.ok())
         return failed;
+    made->is_arena = true;
     publish(*made);
     return base::success;
 }
@@ -105,6 +108,7 @@ outcome extend_view(view& v, std::uint64_t more) {
         v.coarse[i] = tables.slot_at(at, v.coarser());
     }
     __atomic_store_n(&v.length, v.length + more, __ATOMIC_RELEASE);
+    share_new_tables();
     return base::success;
 }
 
@@ -115,7 +119,7 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
         smallest == arch::level::page_4k ? memory::chunk_size : huge_page_size;
     const std::uint64_t length = (bytes + unit - 1) / unit * unit;
     if (length == 0 || length < bytes) return {step::bad_option, 22};
-    if (auto failed = reserve_addresses(length, unit, PROT_NONE, begin); !failed.ok()) return failed;
+    if (auto failed = reserve_addresses(length, huge_page_size, PROT_NONE, begin); !failed.ok()) return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
     memory::host_edit editing(space.lock());
     view* made = nullptr;

@@ -1,0 +1,368 @@
+#include "libxos/vm/spaces.hpp"
+
+#include "libxos/cell/cell.hpp"
+#include "libxos/vm/view_edits.hpp"
+
+extern "C" void xos_load_root_pvm(std::uint64_t root);
+
+namespace xos::vm {
+
+using arch::entry;
+using arch::entry_flags;
+
+other_space the_spaces[arch::guest_area::max_spaces];
+
+namespace {
+
+constexpr long error_nomem = -12, error_busy = -16, error_inval = -22, error_nospc = -28;
+constexpr std::uint64_t page_levels_below_root = 39;
+
+memory::address_space& main_space() {
+    return cell::the_cell.space();
+}
+
+unsigned root_index(const view& v) {
+    return v.begin.value >> page_levels_below_root & 511;
+}
+
+entry reference_to(entry* table) {
+    using enum entry_flags;
+    const auto at = reinterpret_cast<std::uint64_t>(table);
+    return {main_space().physical_of(at), present | writable | user | accessed};
+}
+
+void zero_table(entry* table) {
+    for (unsigned i = 0; i < 512; i++) arch::store(table[i], entry{});
+}
+
+void release(entry* table) {
+    zero_table(table);
+    main_space().release_table(table);
+}
+
+other_space* used_space(long number) {
+    if (number < 1 || number >= static_cast<long>(arch::guest_area::max_spaces)) return nullptr;
+    other_space& s = the_spaces[number];
+    return s.in_use ? &s : nullptr;
+}
+
+/// What a view maps at a page: small leaves, and parts of large ones.
+entry leaf_at(const view& v, gva page) {
+    const std::uint64_t i = v.piece_of(page);
+    if (!v.is_replaced(i)) return arch::load(*v.slot_of(page));
+    const entry e = arch::load(*v.coarse[i]);
+    if (!is_mapped(e)) return {};
+    const std::uint64_t inside = page.value & ((std::uint64_t{1} << v.coarse_shift) - 1);
+    return entry(e.bits + inside);
+}
+
+gpa frame_of(entry e) {
+    return gpa(e.bits & arch::address_mask);
+}
+
+/// Whether another space maps the frame at the same page.
+bool is_shared(const view& shared, const view& mine, gva page, gpa frame) {
+    const auto maps_it = [&](const view& v) {
+        const entry e = leaf_at(v, page);
+        return is_mapped(e) && frame_of(e) == frame;
+    };
+    if (&mine != &shared && maps_it(shared)) return true;
+    for (const other_space& s : the_spaces) {
+        for (unsigned i = 0; s.in_use && i < s.view_count; i++) {
+            if (s.shared[i] == &shared && &s.own[i] != &mine && maps_it(s.own[i])) return true;
+        }
+    }
+    return false;
+}
+
+/// Tables taken beforehand, so that nothing fails half way. Linked through their first entries.
+class spare_tables {
+  public:
+    bool take(std::uint64_t count) {
+        for (; count; count--) {
+            entry* table = main_space().new_table();
+            if (!table) return false;
+            arch::store(*table, entry(reinterpret_cast<std::uint64_t>(head_)));
+            head_ = table;
+        }
+        return true;
+    }
+    entry* next() {
+        entry* table = head_;
+        head_ = reinterpret_cast<entry*>(arch::exchange(*table, entry{}).bits);
+        return table;
+    }
+    ~spare_tables() {
+        while (head_) main_space().release_table(next());
+    }
+
+  private:
+    entry* head_ = nullptr;
+};
+
+std::uint64_t pieces_of(const view& v) {
+    return v.length >> v.coarse_shift;
+}
+bool has_middle_tables(const view& v) {
+    return v.coarser() != arch::level::page_1g;
+}
+
+/// Lists, and a table for every piece; false if there is no memory for the lists.
+bool make_tables(view& v, const view& shared, spare_tables& spares) {
+    const std::uint64_t pieces = pieces_of(shared);
+    const hva lists = cell::the_cell.arena.allocate_kernel(pieces * 16);
+    if (!lists.value) return false;
+    v = shared;
+    v.tables = reinterpret_cast<std::atomic<std::uint64_t>*>(lists.value);
+    v.coarse = reinterpret_cast<entry**>(lists.value + pieces * 8);
+    for (std::uint64_t i = 0; i < pieces; i++) {
+        v.tables[i].store(reinterpret_cast<std::uint64_t>(spares.next()),
+                          std::memory_order_relaxed);
+    }
+    return true;
+}
+
+/// The entry after a copy-on-write separation: the same on both sides.
+entry until_written(entry e) {
+    if (!e.is_present() || !e.has(entry_flags::writable)) return e;
+    const auto writable = static_cast<std::uint64_t>(entry_flags::writable);
+    return entry((e.bits & ~writable) | static_cast<std::uint64_t>(copied_on_write));
+}
+
+void copy_entries(view& v, const view& shared, bool on_write, stale_translations& stale) {
+    for (std::uint64_t i = 0; i < pieces_of(shared); i++) {
+        const auto same = [&](entry& from, entry& to, gva page) {
+            entry old = arch::load(from), kept;
+            do {
+                kept = on_write ? until_written(old) : old;
+            } while (kept != old && !arch::compare_exchange(from, old, kept));
+            if (kept != old) stale.add(page);
+            arch::store(to, kept);
+        };
+        const gva begin = shared.begin + (i << shared.coarse_shift);
+        if (shared.is_replaced(i)) {
+            v.tables[i].fetch_or(view::replaced, std::memory_order_relaxed);
+            same(*shared.coarse[i], *v.coarse[i], begin);
+            continue;
+        }
+        arch::store(*v.coarse[i], reference_to(v.table(i)));
+        for (unsigned n = 0; n < 512; n++) {
+            same(shared.table(i)[n], v.table(i)[n], begin + (std::uint64_t{n} << v.fine_shift));
+        }
+    }
+}
+
+/// The tables above the view's own, down to those that hold its `coarse` entries. A view has its
+/// gigabytes for itself, so what is below the top one of them starts empty.
+void make_upper_tables(other_space& s, view& v, unsigned slot, spare_tables& spares) {
+    const unsigned at = root_index(v);
+    entry* upper = nullptr;
+    for (unsigned i = 0; i < s.view_count; i++) {
+        if (root_index(s.own[i]) == at) upper = s.upper[i];
+    }
+    if (!upper) {
+        const entry* of_main = main_space().table_of(arch::load(main_space().root_table()[at]));
+        upper = spares.next();
+        for (unsigned i = 0; i < 512; i++)
+            arch::store(upper[i], arch::load(const_cast<entry&>(of_main[i])));
+        arch::store(s.root[at], reference_to(upper));
+    }
+    s.upper[slot] = upper;
+    for (std::uint64_t i = 0; i < pieces_of(v); i++) {
+        const gva begin = v.begin + (i << v.coarse_shift);
+        entry& gigabyte = upper[begin.value >> 30 & 511];
+        if (!has_middle_tables(v)) {
+            v.coarse[i] = &gigabyte;
+            continue;
+        }
+        if (begin.is_aligned(huge_page_size)) arch::store(gigabyte, reference_to(spares.next()));
+        v.coarse[i] = &main_space().table_of(arch::load(gigabyte))[begin.value >> 21 & 511];
+    }
+}
+
+/// Frames of the pool that only this space still maps go back.
+void free_own_frames(const view& v, const view& shared) {
+    if (v.fine_shift != 12) return;
+    for (std::uint64_t offset = 0; offset < v.length; offset += page_size) {
+        const gva page = v.begin + offset;
+        const entry e = leaf_at(v, page);
+        if (!is_mapped(e) || !the_frames.owns(frame_of(e))) continue;
+        if (!is_shared(shared, v, page, frame_of(e))) the_frames.free(frame_of(e));
+    }
+}
+
+void drop_view(other_space& s, unsigned n, bool last_of_upper) {
+    view& v = s.own[n];
+    for (std::uint64_t at = 0; at < v.length; at += huge_page_size) {
+        entry& gigabyte = s.upper[n][(v.begin + at).value >> 30 & 511];
+        if (has_middle_tables(v)) release(main_space().table_of(arch::load(gigabyte)));
+        arch::store(gigabyte, entry{});
+    }
+    for (std::uint64_t i = 0; i < pieces_of(v); i++) release(v.table(i));
+    if (last_of_upper) release(s.upper[n]);
+}
+
+bool runs_somewhere(std::uint64_t number) {
+    auto& cell = cell::the_cell;
+    for (unsigned i = 0; i < cell.context_count; i++) {
+        if (cell.areas[i]->space == number) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+void share_new_tables() {
+    const entry* main_root = main_space().root_table();
+    const auto complete = [](entry* slots, const entry* from) {
+        for (unsigned i = 0; i < 512; i++) {
+            const entry e = arch::load(const_cast<entry&>(from[i]));
+            if (e.is_present() && !arch::load(slots[i]).is_present()) arch::store(slots[i], e);
+        }
+    };
+    for (other_space& s : the_spaces) {
+        if (!s.in_use) continue;
+        complete(s.root, main_root);
+        for (unsigned n = 0; n < s.view_count; n++) {
+            const entry below = arch::load(const_cast<entry&>(main_root[root_index(s.own[n])]));
+            complete(s.upper[n], main_space().table_of(below));
+        }
+    }
+}
+
+const view* own_view(const view& shared, std::uint64_t space) {
+    const other_space& s = the_spaces[space];
+    for (unsigned i = 0; i < s.view_count; i++) {
+        if (s.shared[i] == &shared) return &s.own[i];
+    }
+    return &shared;
+}
+
+long space_make(long, long, long, long, long, long) {
+    memory::guest_edit editing(main_space().lock());
+    for (unsigned n = 1; n < arch::guest_area::max_spaces; n++) {
+        other_space& s = the_spaces[n];
+        if (s.in_use) continue;
+        s.root = main_space().new_table();
+        if (!s.root) return error_nomem;
+        s.view_count = 0;
+        s.in_use = true;
+        main_space().on_new_tables = share_new_tables;
+        share_new_tables();
+        return n;
+    }
+    return error_nospc;
+}
+
+long space_end(long number, long, long, long, long, long) {
+    memory::guest_edit editing(main_space().lock());
+    other_space* s = used_space(number);
+    if (!s) return error_inval;
+    if (runs_somewhere(static_cast<std::uint64_t>(number))) return error_busy;
+    for (unsigned n = 0; n < s->view_count; n++) free_own_frames(s->own[n], *s->shared[n]);
+    // No vCPU walks these tables: none has them as its root, and a tagged TLB forgets them first.
+    __atomic_fetch_add(&the_flushes, 1, __ATOMIC_SEQ_CST);
+    while (s->view_count) {
+        const unsigned n = --s->view_count;
+        bool last = true;
+        for (unsigned i = 0; i < n; i++) last &= s->upper[i] != s->upper[n];
+        drop_view(*s, n, last);
+    }
+    release(s->root);
+    s->in_use = false;
+    return 0;
+}
+
+long space_separate(long number, long address, long on_write, long, long, long) {
+    memory::guest_edit editing(main_space().lock());
+    other_space* s = used_space(number);
+    if (!s) return error_inval;
+    const view* shared = the_views.find(gva{static_cast<std::uint64_t>(address)});
+    if (!shared || !shared->has_large_leaves())
+        return error_inval;
+    // An arena shares its gigabytes with others, and its frames are its addresses.
+    if (shared->is_arena) return error_inval;
+    if (own_view(*shared, static_cast<std::uint64_t>(number)) != shared) return error_busy;
+    if (s->view_count == other_space::max_views) return error_nospc;
+    const unsigned slot = s->view_count;
+    view& v = s->own[slot];
+    spare_tables spares;
+    const std::uint64_t gigabytes = (shared->length + huge_page_size - 1) / huge_page_size;
+    if (!spares.take(pieces_of(*shared) + gigabytes + 1) || !make_tables(v, *shared, spares))
+        return error_nomem;
+    make_upper_tables(*s, v, slot, spares);
+    stale_translations stale;
+    // The space may be current on a vCPU: its old way to the view goes with the flush.
+    stale.add_all();
+    copy_entries(v, *shared, on_write, stale);
+    s->shared[slot] = shared;
+    s->view_count++;
+    stale.flush();
+    return 0;
+}
+
+long space_switch(long number, long, long, long, long, long) {
+    arch::guest_area& area = *arch::current_area();
+    std::uint64_t root;
+    {
+        memory::guest_edit editing(main_space().lock());
+        if (number != 0 && !used_space(number)) return error_inval;
+        const auto previous = static_cast<long>(area.space);
+        if (previous == number) return previous;
+        area.flushes_seen[previous] = the_flushes;
+        area.space = static_cast<std::uint64_t>(number);
+        root = number ? main_space().physical_of(
+                            reinterpret_cast<std::uint64_t>(the_spaces[number].root)).value
+                      : main_space().root().value;
+        if (cell::the_cell.tags_translations) root |= static_cast<std::uint64_t>(number);
+        area.root = root;
+        number = previous;
+        if (cell::the_cell.current == mode::pvm) {
+            xos_load_root_pvm(root);
+        } else {
+            constexpr std::uint64_t keep_translations = std::uint64_t{1} << 63;
+            const bool kept = cell::the_cell.tags_translations &&
+                              area.flushes_seen[area.space] == the_flushes;
+            asm volatile("movq %0, %%cr3" : : "r"(kept ? root | keep_translations : root) : "memory");
+        }
+    }
+    return number;
+}
+
+long copy_on_write(long address, long, long, long, long, long) {
+    const gva page{static_cast<std::uint64_t>(address)};
+    if (!page.is_aligned(page_size)) return static_cast<long>(map_result::misaligned);
+    memory::guest_edit editing(main_space().lock());
+    const view* shared = the_views.find(page);
+    const view* v = find_view(page);
+    if (!v) return static_cast<long>(map_result::not_reserved);
+    if (v->fine_shift != 12) return static_cast<long>(map_result::bad_option);
+    stale_translations stale;
+    split_range(*v, page, page_size, stale);
+    entry& slot = *v->slot_of(page);
+    const entry old = arch::load(slot);
+    if (!is_mapped(old)) return static_cast<long>(map_result::not_mapped);
+    if (!old.has(copied_on_write)) {
+        // Another thread was faster, or the page was never meant to be written.
+        const bool done = old.is_present() && old.has(entry_flags::writable);
+        return static_cast<long>(done ? map_result::ok : map_result::shrinks);
+    }
+    const auto again = (old.flags() & ~copied_on_write) | entry_flags::writable;
+    if (!is_shared(*shared, *v, page, frame_of(old))) {
+        arch::store(slot, entry(frame_of(old), again));
+        stale.flush();
+        return 0;
+    }
+    const gpa fresh = the_frames.allocate();
+    if (!fresh.value) return static_cast<long>(map_result::no_frames);
+    const auto* from = reinterpret_cast<const void*>(page.value);
+    void* to = the_frames.data(fresh);
+    std::uint64_t words = page_size / 8;
+    asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+    arch::store(slot, entry(fresh, again));
+    stale.add(page);
+    stale.flush();
+    return 0;
+}
+
+}  // namespace xos::vm
