@@ -79,6 +79,10 @@ int run_all(Catch::Session& session) {
         else
             failed.push_back(test.name + ": " + result);
     }
+    if (passed + failed.size() == 0) {
+        fprintf(stderr, "xos-guest-test: no test has such a name\n");
+        return 2;
+    }
     printf("%s: %u passed, %zu failed\n", name(wanted), passed, failed.size());
     for (const auto& line : failed) printf("  %s\n", line.c_str());
     return failed.empty() ? 0 : 1;
