@@ -112,6 +112,8 @@ class batch {
     /// Frames from `frame` upwards. What was mapped there is replaced. Uses leaves up to `largest`
     /// where alignment allows.
     void map(gva begin, std::size_t bytes, gpa frame, access a, leaf largest = leaf::page_4k);
+    /// The same, but for `scan()` the pages have not been used yet.
+    void map_unused(gva begin, std::size_t bytes, gpa frame, access a, leaf largest = leaf::page_4k);
     /// Frames of the frame arena, zeroed.
     void map_new(gva begin, std::size_t bytes, access a);
     /// Pages without a mapping are skipped.

@@ -118,6 +118,10 @@ void batch::map(gva begin, std::size_t bytes, gpa frame, access a, leaf largest)
     list_->edits.push_back({edit_kind::map, a, static_cast<std::uint32_t>(largest), 0, begin, bytes,
                             frame.value});
 }
+void batch::map_unused(gva begin, std::size_t bytes, gpa frame, access a, leaf largest) {
+    list_->edits.push_back({edit_kind::map, a, static_cast<std::uint32_t>(largest), 1, begin, bytes,
+                            frame.value});
+}
 void batch::map_new(gva begin, std::size_t bytes, access a) {
     list_->edits.push_back({edit_kind::map_new, a, 1, 0, begin, bytes, 0});
 }

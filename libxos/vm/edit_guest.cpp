@@ -71,7 +71,7 @@ map_result check(const edit& e, needs& needed) {
             needed.frames += e.length / page_size;
             return map_result::ok;
         case edit_kind::unmap:
-            if (e.release && v->fine_shift != 12) return map_result::bad_option;
+            if (e.option && v->fine_shift != 12) return map_result::bad_option;
             return map_result::ok;
         case edit_kind::move: {
             const gva to{e.target};
@@ -96,11 +96,12 @@ void apply(const edit& e, stale_translations& stale) {
     switch (e.kind) {
         case edit_kind::map:
             return map_range(v, e.begin, e.length, gpa{e.target}, e.allowed,
-                             static_cast<arch::level>(e.largest), stale);
+                             static_cast<arch::level>(e.largest), stale,
+                             e.option ? entry_flags::none : memory::accessed_and_dirty);
         case edit_kind::map_new:
             return map_new(v, e, stale);
         case edit_kind::unmap:
-            return unmap_range(v, e.begin, e.length, e.release, stale);
+            return unmap_range(v, e.begin, e.length, e.option, stale);
         case edit_kind::protect:
             return protect_range(v, e.begin, e.length, e.allowed, stale);
         case edit_kind::move:
@@ -134,13 +135,13 @@ long commit_edits(long argument, long, long, long, long, long) {
     bool release = false;
     for (std::uint64_t i = 0; i < request.count; i++) {
         apply(request.edits[i], stale);
-        release |= request.edits[i].kind == edit_kind::unmap && request.edits[i].release;
+        release |= request.edits[i].kind == edit_kind::unmap && request.edits[i].option;
     }
     stale.flush();
     if (release) {
         for (std::uint64_t i = 0; i < request.count; i++) {
             const edit& e = request.edits[i];
-            if (e.kind == edit_kind::unmap && e.release) release_frames(*find_view(e.begin), e);
+            if (e.kind == edit_kind::unmap && e.option) release_frames(*find_view(e.begin), e);
         }
     }
     return 0;

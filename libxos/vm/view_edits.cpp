@@ -82,8 +82,8 @@ void replace(const piece& p, entry leaf, stale_translations& stale) {
 }
 
 void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
-               arch::level largest, stale_translations& stale) {
-    const auto flags = flags_of(a) | memory::accessed_and_dirty;
+               arch::level largest, stale_translations& stale, arch::entry_flags use) {
+    const auto flags = flags_of(a) | use;
     const std::uint64_t coarse_mask = (std::uint64_t{1} << v.coarse_shift) - 1;
     const bool may_be_large = v.has_large_leaves() && largest >= v.coarser();
     gpa frame = first;

@@ -37,9 +37,11 @@ void split(const piece& p);
 /// Puts a large leaf in the table's place.
 void replace(const piece& p, arch::entry leaf, stale_translations& stale);
 
-/// Frames from `first` upwards, by leaves up to `largest`; what was there is replaced.
+/// Frames from `first` upwards, by leaves up to `largest`; what was there is replaced. `use` is
+/// what the entries say of accesses so far.
 void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
-               arch::level largest, stale_translations& stale);
+               arch::level largest, stale_translations& stale,
+               arch::entry_flags use = memory::accessed_and_dirty);
 /// With `release`, the entries of small leaves keep their frames, marked as `leaving`.
 void unmap_range(const view& v, gva begin, std::uint64_t length, bool release,
                  stale_translations& stale);

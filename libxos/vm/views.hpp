@@ -186,7 +186,7 @@ struct edit {
     edit_kind kind;
     access allowed;
     std::uint32_t largest;  ///< arch::level of the largest leaf to map with
-    std::uint32_t release;  ///< unmap: frames go back to the pool
+    std::uint32_t option;   ///< unmap: frames go back to the pool; map: as if never used
     gva begin;
     std::uint64_t length;
     std::uint64_t target;  ///< map: the first frame; move: the new address

@@ -1,0 +1,95 @@
+// Views whose pages come and go by themselves.
+//
+// A pager says what a missing page holds; the rest, from the fault to the mapping, is done here,
+// inside the guest. Memory comes from an arena.
+//
+//     struct from_file : xos::pager {
+//         bool fill(std::size_t offset, std::span<std::byte> to) noexcept override {
+//             return pread(fd, to.data(), to.size(), offset) == std::ssize(to);
+//         }
+//         ...
+//     };
+//     xos::paged_view objects({.bytes = 1 << 30, .policy = xos::paging_policy::prepage}, pool, file);
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <xos/memory.hpp>
+#include <xos/trap.hpp>
+#include <xos/vm.hpp>
+
+namespace xos {
+
+/// What a paged view's pages hold. Called inside, on the thread that faulted, in its fault handler:
+/// system calls are fine, touching the same view's missing pages is not.
+class pager {
+  public:
+    virtual ~pager() = default;
+    /// Makes the contents of the view from `offset` on; `to` is zero. False: the access is refused,
+    /// as SIGSEGV if nobody else handles it.
+    virtual bool fill(std::size_t offset, std::span<std::byte> to) noexcept = 0;
+    /// What is there now goes. `dirty`: some of it was written since it was filled.
+    virtual void evict(std::size_t offset, std::span<const std::byte> from, bool dirty) noexcept = 0;
+};
+
+/// How much comes at a fault: one unit.
+enum class paging_policy {
+    demand,   ///< 4 KiB
+    prepage,  ///< `window` bytes around the fault
+    huge,     ///< 2 MiB, by one large leaf
+};
+
+class paged_view {
+  public:
+    struct options {
+        std::size_t bytes = 0;
+        paging_policy policy = paging_policy::demand;
+        /// For prepage: a power of two from 8 KiB to 1 MiB.
+        std::size_t window = 64 << 10;
+        vm::access allowed = vm::access::read_write;
+    };
+
+    /// Without a pager, pages are zero at first and forgotten when they are evicted.
+    /// @throws std::system_error EINVAL for a window that is none, or what `vm::reserve()` throws.
+    paged_view(const options& o, memory::arena& frames, pager* contents = nullptr);
+    /// Evicts everything; inside the guest. No thread may touch the view any more.
+    ~paged_view();
+    paged_view(const paged_view&) = delete;
+    paged_view& operator=(const paged_view&) = delete;
+
+    gva begin() const noexcept { return begin_; }
+    std::size_t bytes() const noexcept { return units_ * unit_; }
+    std::size_t unit() const noexcept { return unit_; }
+
+    /// Evicts the units that overlap a range: inside the guest, not in a fault handler.
+    /// @return how many were there.
+    std::size_t evict(gva begin, std::size_t bytes);
+    /// Units that are there.
+    std::size_t resident() const noexcept { return resident_.load(std::memory_order_relaxed); }
+    /// Faults that brought a unit.
+    std::size_t faults() const noexcept { return faults_.load(std::memory_order_relaxed); }
+
+  private:
+    enum state : std::uint32_t { absent, changing, present };
+    struct slot {
+        std::atomic<std::uint32_t> now = absent;
+        void* data = nullptr;
+    };
+
+    static verdict on_missing(trap_frame& frame, void* self);
+    bool bring(std::size_t unit);
+    bool map(std::size_t unit, void* data);
+
+    memory::arena& frames_;
+    pager* contents_;
+    gva begin_;
+    std::size_t unit_ = 0, units_ = 0;
+    vm::access allowed_;
+    std::unique_ptr<slot[]> slots_;
+    std::atomic<std::size_t> resident_ = 0, faults_ = 0;
+    trap_registration handler_;
+};
+
+}  // namespace xos
