@@ -20,6 +20,14 @@
 
 namespace xos {
 
+/// How anonymous memory of the process becomes resident. The guest's own translations are always
+/// there when a mapping is.
+enum class residency : unsigned {
+    huge,      ///< at the first touch, by transparent huge pages where Linux has them
+    demand,    ///< at the first touch, 4 KiB at a time
+    populate,  ///< before it is handed out, 64 MiB at a time
+};
+
 /// What a cell is made with. The defaults suit a service.
 struct cell_options {
     xos::mode mode = xos::mode::automatic;
@@ -32,6 +40,7 @@ struct cell_options {
     /// anonymous memory; 0: Linux serves it all. Nothing is reserved before the first such call.
     /// The default is half of the machine's memory.
     std::size_t process_arena = ~std::size_t{0};
+    residency process_pager = residency::huge;
     /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
     std::size_t frame_arena = std::size_t{64} << 20;
 };

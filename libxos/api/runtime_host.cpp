@@ -15,9 +15,9 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                         .why_refused = vm::why_refused});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
-    vm::serve_anonymous_memory(options.process_arena == cell::automatic_size
-                                   ? vm::default_arena_bytes()
-                                   : options.process_arena);
+    const bool automatic = options.process_arena == cell::automatic_size;
+    vm::serve_anonymous_memory(automatic ? vm::default_arena_bytes() : options.process_arena,
+                               static_cast<residency>(options.process_pager));
     return base::success;
 }
 

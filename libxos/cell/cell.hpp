@@ -43,6 +43,7 @@ struct cell_options {
     unsigned max_vcpus = 1024;
     std::size_t system_arena = std::size_t{160} << 20;
     std::size_t process_arena = automatic_size;
+    unsigned process_pager = 0;  ///< residency of the public face
 };
 
 struct cell_state {

@@ -1,7 +1,8 @@
 // The LD_PRELOAD face: an unmodified program is in the cell before its main() begins.
 //
 // The dynamic linker runs this constructor on the program's only thread. What it should do comes in
-// the environment, where `xos run` puts it: XOS_MODE (auto, ring0, ring3, pvm), XOS_STATS (1: print
+// the environment, where `xos run` puts it: XOS_MODE (auto, ring0, ring3, pvm), XOS_MEM (bytes of
+// anonymous memory to serve inside), XOS_PAGER (huge, demand, populate), XOS_STATS (1: print
 // statistics when the process ends or execs).
 #include <linux/fcntl.h>
 
@@ -52,6 +53,35 @@ bool parse_mode(const char* text, mode& m) {
     return false;
 }
 
+/// Digits, and K, M or G.
+bool parse_bytes(const char* text, std::size_t& bytes) {
+    if (*text < '0' || *text > '9') return false;
+    std::size_t n = 0;
+    for (; *text >= '0' && *text <= '9'; text++) {
+        const auto digit = static_cast<std::size_t>(*text - '0');
+        if (__builtin_mul_overflow(n, std::size_t{10}, &n) || __builtin_add_overflow(n, digit, &n))
+            return false;
+    }
+    unsigned shift = 0;
+    if (*text == 'K') shift = 10;
+    if (*text == 'M') shift = 20;
+    if (*text == 'G') shift = 30;
+    if (shift) text++;
+    if (*text || n > (~std::size_t{0} >> 1) >> shift) return false;
+    bytes = n << shift;
+    return true;
+}
+
+bool parse_pager(const char* text, unsigned& pager) {
+    constexpr const char* names[] = {"huge", "demand", "populate"};
+    for (unsigned i = 0; i < 3; i++) {
+        if (!same(text, names[i])) continue;
+        pager = i;
+        return true;
+    }
+    return false;
+}
+
 void print_statistics(const char*) {
     static statistics s;
     s = statistics();
@@ -70,6 +100,15 @@ void print_statistics(const char*) {
     if (const char* wanted = variable(environment, "XOS_MODE");
         wanted && !parse_mode(wanted, options.wanted)) {
         give_up("XOS_MODE is none of auto, ring0, ring3, pvm", "", 0);
+    }
+    if (const char* wanted = variable(environment, "XOS_MEM");
+        wanted && !parse_bytes(wanted, options.process_arena)) {
+        give_up("XOS_MEM is no number of bytes", "write 0, or a number with K, M or G behind it",
+                0);
+    }
+    if (const char* wanted = variable(environment, "XOS_PAGER");
+        wanted && !parse_pager(wanted, options.process_pager)) {
+        give_up("XOS_PAGER is none of huge, demand, populate", "", 0);
     }
     if (auto failed = api::start_runtime(options); !failed.ok()) {
         const auto text = cell::text_of(failed);

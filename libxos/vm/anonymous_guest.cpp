@@ -371,8 +371,9 @@ bool all_mapped(gva begin, std::uint64_t length) {
 
 }  // namespace
 
-void serve_anonymous_memory(std::uint64_t bytes) {
-    the_process_arena.plan(bytes);
+void serve_anonymous_memory(std::uint64_t bytes, residency pager) {
+    the_process_arena.plan(
+        {.bytes = bytes, .free_memory = visibility::allocated_only, .pager = pager});
     if (bytes == 0) return;
     xos_local_calls[__NR_mmap] = xos_local_mmap;
     xos_local_calls[__NR_mprotect] = xos_local_mprotect;

@@ -12,7 +12,7 @@ void restore_memory(gva begin, std::uint64_t length) {
     if (base::is_error(r))
         cell::die(nullptr, "Linux took a part of the process arena and gives no memory back",
                   static_cast<std::uint64_t>(-r));
-    base::raw_syscall(__NR_madvise, at, n, MADV_HUGEPAGE);
+    advise(begin, length, the_process_arena.options().pager);
 }
 
 }  // namespace xos::vm

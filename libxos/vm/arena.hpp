@@ -13,6 +13,8 @@
 // have written, itself or by a system call, so the processor's dirty bits do not count.
 #pragma once
 
+#include <xos/cell.hpp>
+
 #include "libxos/memory/buddy.hpp"
 #include "libxos/vm/views.hpp"
 
@@ -32,6 +34,7 @@ struct arena_options {
     bool huge = false;      ///< from the machine's huge page pool, if that has enough
     bool populate = false;  ///< all memory resident before reserve() returns
     int node = -1;          ///< NUMA node, -1: any
+    residency pager = residency::huge;
     /// Free memory that is not zero and exceeds this goes back to Linux.
     std::uint64_t keep_dirty = ~std::uint64_t{0};
 };
@@ -47,7 +50,10 @@ class arena {
     void give_up();
 
     /// Reserved when somebody first wants memory of it; 0: never.
-    void plan(std::uint64_t bytes) { planned_ = bytes; }
+    void plan(const arena_options& o) {
+        options_ = o;
+        planned_ = o.bytes;
+    }
     bool usable() const { return exists() || planned_ != 0; }
 
     bool exists() const { return length_ != 0; }
@@ -130,8 +136,11 @@ long arena_free(long number, long at, long bytes, long, long, long);
 /// What anonymous memory of the process is served from (anonymous_guest.cpp).
 extern arena the_process_arena;
 
+/// How Linux should bring this memory.
+void advise(gva begin, std::uint64_t length, residency pager);
+
 /// As far as physical addresses go.
-base::outcome reserve_process_arena(std::uint64_t bytes);
+base::outcome reserve_process_arena(const arena_options& planned);
 /// Half of the machine's memory.
 std::uint64_t default_arena_bytes();
 

@@ -24,6 +24,8 @@ memory::edit_lock& lock() {
     return cell::the_cell.space().lock();
 }
 
+constexpr long populate_write = 23;  // MADV_POPULATE_WRITE
+
 /// Address space with memory behind it, at addresses that are ours.
 outcome map_memory(gva begin, std::uint64_t length, const arena_options& options) {
     constexpr long common = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -32,7 +34,7 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
     if (options.huge) r = raw_syscall(__NR_mmap, at, n, 3, common | MAP_HUGETLB, -1, 0);
     if (base::is_error(r)) r = raw_syscall(__NR_mmap, at, n, 3, common | MAP_NORESERVE, -1, 0);
     if (base::is_error(r)) return {step::reserve_memory, static_cast<int>(-r)};
-    raw_syscall(__NR_madvise, at, n, MADV_HUGEPAGE);
+    advise(begin, length, options.pager);
     if (options.node >= 0) {
         if (options.node >= 64) return {step::bad_option, 22};
         const std::uint64_t nodes = std::uint64_t{1} << options.node;
@@ -40,7 +42,6 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
         if (r < 0) return {step::reserve_memory, static_cast<int>(-r)};
     }
     if (options.populate) {
-        constexpr long populate_write = 23;
         r = raw_syscall(__NR_madvise, at, n, populate_write);
         if (r < 0) return {step::reserve_memory, static_cast<int>(-r)};
     }
@@ -48,6 +49,11 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
 }
 
 }  // namespace
+
+void advise(gva begin, std::uint64_t length, residency pager) {
+    raw_syscall(__NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
+                pager == residency::demand ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+}
 
 outcome arena::reserve(const arena_options& options) {
     auto& cell = cell::the_cell;
@@ -64,7 +70,7 @@ outcome arena::reserve(const arena_options& options) {
         !failed.ok()) {
         return failed;
     }
-    if (auto failed = map_memory(begin, length, {}); !failed.ok()) return failed;
+    if (auto failed = map_memory(begin, length, {.pager = options.pager}); !failed.ok()) return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
 
     // The allocator's own memory is touched under the lock, so it is mapped from the start.
@@ -158,13 +164,17 @@ outcome arena::add_chunk(std::uint64_t bytes) {
         stale_translations none;  // nothing was mapped
         map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_2m, none);
     }
+    // What is not resident now becomes so at the first touch, as ever.
+    if (options_.pager == residency::populate)
+        raw_syscall(__NR_madvise, static_cast<long>(at.value), static_cast<long>(bytes),
+                    populate_write);
     pages_.add(page_of(at), bytes / page_size, true);
     grown_ += bytes;
     return base::success;
 }
 
 bool arena::grow_in_host(std::uint64_t bytes) {
-    if (!exists() && (planned_ == 0 || !reserve_process_arena(planned_).ok())) {
+    if (!exists() && (planned_ == 0 || !reserve_process_arena(options_).ok())) {
         planned_ = 0;
         return false;
     }
@@ -266,14 +276,15 @@ std::uint64_t default_arena_bytes() {
     return std::uint64_t{info.total} * info.unit / 2 / memory::chunk_size * memory::chunk_size;
 }
 
-outcome reserve_process_arena(std::uint64_t bytes) {
+outcome reserve_process_arena(const arena_options& planned) {
     static base::futex_lock reserving;
     base::lock_guard guard(reserving);
     if (the_process_arena.exists()) return base::success;
     // Other arenas and chunks need addresses, too.
     const std::uint64_t most = cell::the_cell.space().physical_left() / 4;
-    return the_process_arena.reserve(
-        {.bytes = bytes < most ? bytes : most, .free_memory = visibility::allocated_only});
+    arena_options options = planned;
+    if (options.bytes > most) options.bytes = most;
+    return the_process_arena.reserve(options);
 }
 
 }  // namespace xos::vm

@@ -30,6 +30,8 @@ constexpr int own_failure = 125, not_executable = 126, not_found = 127;
 struct run_options {
     std::string ring = "auto";
     bool stats = false;
+    std::string memory;
+    std::string pager;
     std::vector<std::string> program;
 };
 
@@ -136,6 +138,8 @@ int run(const run_options& options) {
     add_to_preload(preload);
     setenv("XOS_MODE", mode_of_ring(options.ring).c_str(), 1);
     if (options.stats) setenv("XOS_STATS", "1", 1);
+    if (!options.memory.empty()) setenv("XOS_MEM", options.memory.c_str(), 1);
+    if (!options.pager.empty()) setenv("XOS_PAGER", options.pager.c_str(), 1);
     std::vector<char*> words;
     for (const auto& word : options.program) words.push_back(const_cast<char*>(word.c_str()));
     words.push_back(nullptr);
@@ -153,6 +157,12 @@ void add_run(CLI::App& app, command_result& result) {
         ->capture_default_str();
     command->add_flag("--stats", options->stats,
                       "Print entries, exits, system calls and faults to stderr at the end");
+    command->add_option("--mem", options->memory,
+                        "Bytes of anonymous memory to serve inside, such as 512M; 0: none "
+                        "(default: half of the machine's)");
+    command->add_option("--pager", options->pager,
+                        "How that memory becomes resident: huge, demand or populate")
+        ->check(CLI::IsMember({"huge", "demand", "populate"}));
     command->add_option("program", options->program, "The program and its arguments, after --")
         ->required();
     command->prefix_command(false);
