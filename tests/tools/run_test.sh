@@ -54,6 +54,17 @@ if [[ $(grep -c 'mode pvm' "$work/err") == 1 ]]; then
     expect ring0-refused 125 'need hardware virtualization' "$xos" run --ring=0 -- true
     expect ring3-refused 125 'need hardware virtualization' "$xos" run --ring=3 -- true
 fi
+expect mem-bad 125 'XOS_MEM' "$xos" run --mem=5X -- true
+expect pager-bad 2 'pager' "$xos" run --pager=none -- true
+for memory in "" --mem=64M --pager=demand --pager=populate; do
+    expect "memory inside $memory" 0 'mmap +[0-9]+ +local' \
+        "$xos" run $memory --stats -- python3 -c 'assert sum(bytearray(30 << 20)) == 0'
+done
+expect memory-of-linux 0 'mmap +[0-9]+ +exit' "$xos" run --mem=0 --stats -- python3 -c 'bytearray(30 << 20)'
+if grep -Eq 'mmap +[0-9]+ +local' "$work/err"; then
+    echo "FAIL memory-of-linux: mmap was served inside"
+    failures=$((failures + 1))
+fi
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"
 [[ $(cat "$work/out") == one ]] && grep -q 'system calls' "$work/err" || {
