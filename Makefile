@@ -18,7 +18,7 @@ run: build setup-run
 	@$(BUILD)/bin/xos doctor || true
 	@examples/kvd/compare.py --kvd $(BUILD)/bin/kvd
 
-## Every test, on this machine's /dev/kvm and on emulated SVM hardware.
+## Every test, on this machine's /dev/kvm and on emulated SVM and VMX hardware.
 test: build setup-test asan
 	@tests/run.sh $(BUILD)
 

@@ -111,7 +111,7 @@ int main(int argc, char** argv) {
     app.add_option("--mode", o.mode, "Privilege mode: auto, ring0, ring3, pvm")
         ->transform(CLI::CheckedTransformer(modes));
     app.add_option("--unit", o.how.unit,
-                   "time, or instructions where the TSC counts those (QEMU -icount)")
+                   "time, or instructions where the TSC counts those (emulated machines)")
         ->transform(CLI::CheckedTransformer(units));
     app.add_option("--rounds", o.rounds, "Rounds of each side; 51, or 5 for instructions")
         ->check(CLI::PositiveNumber);

@@ -23,7 +23,7 @@ one_round() {
         status=1
     fi
     echo "== all tests"
-    ctest --test-dir "$build" --output-on-failure 2>&1 | tee "$log" || status=1
+    ctest --test-dir "$build" -j "$(nproc)" --output-on-failure 2>&1 | tee "$log" || status=1
     while read -r name; do
         if [[ ${CI-} == true ]] && ! grep -qx "$name" "$here/announced-skips"; then
             echo "skipped without notice: $name"

@@ -13,7 +13,8 @@ build=(g++ cmake ninja-build pkg-config
 run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
 test=(redis-tools sqlite3 perl python3
-      qemu-system-x86 busybox-static cpio kmod)
+      qemu-system-x86 busybox-static cpio kmod
+      bochsbios binutils make patch xz-utils)
 kmod=(linux-headers-amd64 make kmod)
 
 wanted=()

@@ -194,8 +194,9 @@ void add_bench(CLI::App& app, command_result& result) {
     CLI::App* command = app.add_subcommand("bench", "Measure libxos beside Linux");
     command
         ->add_option("--engine", options->engine,
-                     "native, or qemu-svm: an emulated machine, where instructions are counted")
-        ->check(CLI::IsMember({"native", "qemu-svm"}))
+                     "native, or an emulated machine, where instructions are counted: qemu-svm or "
+                     "bochs-vmx")
+        ->check(CLI::IsMember({"native", "qemu-svm", "bochs-vmx"}))
         ->capture_default_str();
     command->add_option("--mode", options->mode, "Privilege mode: auto, ring0, ring3, pvm");
     command->add_option("--json", options->json,
