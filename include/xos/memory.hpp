@@ -1,8 +1,8 @@
 // Memory that the application manages instead of Linux: arenas.
 //
-// An arena is reserved from Linux once and then handed out in extents of 4 KiB to 1 GiB, address and
-// frame in one: an extent is ordinary memory at an ordinary address, valid inside and outside, in
-// system calls and for other threads, and its guest-physical frame is known, so that a view
+// An arena is reserved from Linux once and then handed out in extents of 4 KiB to 1 GiB, address
+// and frame in one: an extent is ordinary memory at an ordinary address, valid inside and outside,
+// in system calls and for other threads, and its guest-physical frame is known, so that a view
 // (`xos/vm.hpp`) can map it a second time. Inside, allocating and freeing make no exit.
 //
 //     xos::memory::arena pool({.bytes = 1 << 30, .populate = true});
@@ -35,11 +35,11 @@ enum class contents {
 
 /// What an arena holds. `allocated + free == usable`, always.
 struct arena_statistics {
-    std::uint64_t reserved = 0;    ///< bytes of address space
-    std::uint64_t usable = 0;      ///< of them, grown so far
-    std::uint64_t allocated = 0;   ///< handed out
+    std::uint64_t reserved = 0;   ///< bytes of address space
+    std::uint64_t usable = 0;     ///< of them, grown so far
+    std::uint64_t allocated = 0;  ///< handed out
     std::uint64_t free = 0;
-    std::uint64_t clean_free = 0;  ///< of them, known to be zero
+    std::uint64_t clean_free = 0;    ///< of them, known to be zero
     std::uint64_t largest_free = 0;  ///< the largest extent that can be had without growing
     /// Free blocks of 4 KiB << n.
     std::array<std::uint64_t, 19> free_blocks{};

@@ -9,7 +9,8 @@
 //         }
 //         ...
 //     };
-//     xos::paged_view objects({.bytes = 1 << 30, .policy = xos::paging_policy::prepage}, pool, file);
+//     xos::paged_view objects({.bytes = 1 << 30, .policy = xos::paging_policy::prepage}, pool,
+//     file);
 #pragma once
 
 #include <atomic>
@@ -31,7 +32,8 @@ class pager {
     /// as SIGSEGV if nobody else handles it.
     virtual bool fill(std::size_t offset, std::span<std::byte> to) noexcept = 0;
     /// What is there now goes. `dirty`: some of it was written since it was filled.
-    virtual void evict(std::size_t offset, std::span<const std::byte> from, bool dirty) noexcept = 0;
+    virtual void evict(std::size_t offset, std::span<const std::byte> from,
+                       bool dirty) noexcept = 0;
 };
 
 /// How much comes at a fault: one unit.

@@ -1,7 +1,7 @@
 // More than one address space in a process.
 //
-// A space is the same process seen through other page tables. At first it shares everything with the
-// main one. A view that it separates is its own from then on: what either side maps, unmaps or
+// A space is the same process seen through other page tables. At first it shares everything with
+// the main one. A view that it separates is its own from then on: what either side maps, unmaps or
 // protects there, the other does not see. Copied on write, that is a snapshot:
 //
 //     xos::space snapshot;
@@ -59,7 +59,8 @@ class space {
 
 /// For the handler of a write fault: makes the page writable in the calling thread's space, with a
 /// copy of the frame if another space maps it, too.
-/// @return ok, also when another thread was faster; shrinks for a page that is read-only for another
+/// @return ok, also when another thread was faster; shrinks for a page that is read-only for
+/// another
 ///         reason; no_frames, not_mapped, not_reserved, misaligned.
 vm::map_result copy_on_write(gva page) noexcept;
 

@@ -59,8 +59,8 @@ enum class map_result : long {
 const char* to_string(map_result r) noexcept;
 
 /// Reserves `bytes` of guest addresses and the tables to map leaves of the size `smallest`, and of
-/// the next larger size, there. Rounded up to 64 MiB, or to 1 GiB for larger leaves. The tables take
-/// 8 bytes a leaf. Call after `start()`, inside or outside. Reserved until the process ends.
+/// the next larger size, there. Rounded up to 64 MiB, or to 1 GiB for larger leaves. The tables
+/// take 8 bytes a leaf. Call after `start()`, inside or outside. Reserved until the process ends.
 /// @throws std::system_error ENOMEM, EINVAL for a leaf size that the machine lacks, or EPERM before
 ///         `start()`.
 gva reserve(std::size_t bytes, leaf smallest = leaf::page_4k);
@@ -82,8 +82,8 @@ void* frame_data(gpa frame) noexcept;
 /// 4 KiB leaves.
 map_result map(gva page, gpa frame, access a) noexcept;
 
-/// Gives one mapped 4 KiB page exactly this access. Flushes if that takes something away. Inside the
-/// guest, also in a fault handler.
+/// Gives one mapped 4 KiB page exactly this access. Flushes if that takes something away. Inside
+/// the guest, also in a fault handler.
 map_result protect(gva page, access a) noexcept;
 
 /// What an address translates to.
@@ -113,21 +113,23 @@ class batch {
     /// where alignment allows.
     void map(gva begin, std::size_t bytes, gpa frame, access a, leaf largest = leaf::page_4k);
     /// The same, but for `scan()` the pages have not been used yet.
-    void map_unused(gva begin, std::size_t bytes, gpa frame, access a, leaf largest = leaf::page_4k);
+    void map_unused(gva begin, std::size_t bytes, gpa frame, access a,
+                    leaf largest = leaf::page_4k);
     /// Frames of the frame arena, zeroed.
     void map_new(gva begin, std::size_t bytes, access a);
     /// Pages without a mapping are skipped.
     void unmap(gva begin, std::size_t bytes);
     /// ... and the frames go back to the frame arena.
     void unmap_and_free(gva begin, std::size_t bytes);
-    /// Pages without a mapping are skipped. Large leaves are split where they are only partly meant.
+    /// Pages without a mapping are skipped. Large leaves are split where they are only partly
+    /// meant.
     void protect(gva begin, std::size_t bytes, access a);
     /// Moves mappings to another place of the same or another view, replacing what was there.
     void move(gva from, std::size_t bytes, gva to);
     /// Replaces large leaves by the view's smallest ones, which translate alike.
     void split(gva begin, std::size_t bytes);
-    /// Replaces whole runs of small leaves by a large one, where frames are contiguous, aligned, and
-    /// accesses alike.
+    /// Replaces whole runs of small leaves by a large one, where frames are contiguous, aligned,
+    /// and accesses alike.
     void merge(gva begin, std::size_t bytes);
 
     std::size_t size() const noexcept;

@@ -88,9 +88,9 @@ void* arena::allocate(std::size_t bytes, contents wanted) noexcept {
     const bool zeroed = wanted == contents::zeroed;
     const bool clean_first = zeroed && prefer_clean_;
     if (inside()) {
-        return reinterpret_cast<void*>(api::gateway_call(vm::gateway_arena_allocate,
-                                                         static_cast<long>(id_),
-                                                         static_cast<long>(n), zeroed, clean_first));
+        return reinterpret_cast<void*>(
+            api::gateway_call(vm::gateway_arena_allocate, static_cast<long>(id_),
+                              static_cast<long>(n), zeroed, clean_first));
     }
     const auto first = clean_first ? buddy::preference::clean : buddy::preference::dirty;
     return reinterpret_cast<void*>(

@@ -1,7 +1,6 @@
-#include <xos/pager.hpp>
-
 #include <bit>
 #include <cerrno>
+#include <xos/pager.hpp>
 
 #include "libxos/api/errors.hpp"
 
@@ -18,7 +17,8 @@ std::size_t unit_of(const paged_view::options& o) {
         case paging_policy::prepage:
             break;
     }
-    if (!std::has_single_bit(o.window) || o.window < 2 * page_size || o.window > large_page_size / 2)
+    if (!std::has_single_bit(o.window) || o.window < 2 * page_size ||
+        o.window > large_page_size / 2)
         api::raise(EINVAL, "a pre-paging window is a power of two from 8 KiB to 1 MiB");
     return o.window;
 }
@@ -30,8 +30,11 @@ std::span<std::byte> bytes_at(void* data, std::size_t n) {
 }  // namespace
 
 paged_view::paged_view(const options& o, memory::arena& frames, pager* contents)
-    : frames_(frames), contents_(contents), unit_(unit_of(o)),
-      units_((o.bytes + unit_ - 1) / unit_), allowed_(o.allowed) {
+    : frames_(frames),
+      contents_(contents),
+      unit_(unit_of(o)),
+      units_((o.bytes + unit_ - 1) / unit_),
+      allowed_(o.allowed) {
     begin_ = vm::reserve(o.bytes);
     slots_ = std::make_unique<slot[]>(units_);
     handler_ = on_fault(begin_, bytes(), on_missing, this);

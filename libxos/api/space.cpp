@@ -1,7 +1,6 @@
-#include <xos/space.hpp>
-
 #include <cerrno>
 #include <xos/cell.hpp>
+#include <xos/space.hpp>
 
 #include "libxos/api/errors.hpp"
 #include "libxos/api/gateway.hpp"

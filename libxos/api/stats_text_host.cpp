@@ -9,8 +9,9 @@ namespace {
 
 using cell::the_cell;
 
-constexpr const char* exit_names[] = {"leave", "system call", "trap",    "poll",       "host call", "kernel call",
-                                      "null",  "signal",      "refused", "privileged", "other"};
+constexpr const char* exit_names[] = {"leave",     "system call", "trap", "poll",
+                                      "host call", "kernel call", "null", "signal",
+                                      "refused",   "privileged",  "other"};
 static_assert(sizeof exit_names / sizeof *exit_names == static_cast<unsigned>(exit_kind::count));
 constexpr const char* path_names[] = {"exit", "emulated", "local"};
 

@@ -115,12 +115,12 @@ batch::batch(batch&&) noexcept = default;
 batch& batch::operator=(batch&&) noexcept = default;
 
 void batch::map(gva begin, std::size_t bytes, gpa frame, access a, leaf largest) {
-    list_->edits.push_back({edit_kind::map, a, static_cast<std::uint32_t>(largest), 0, begin, bytes,
-                            frame.value});
+    list_->edits.push_back(
+        {edit_kind::map, a, static_cast<std::uint32_t>(largest), 0, begin, bytes, frame.value});
 }
 void batch::map_unused(gva begin, std::size_t bytes, gpa frame, access a, leaf largest) {
-    list_->edits.push_back({edit_kind::map, a, static_cast<std::uint32_t>(largest), 1, begin, bytes,
-                            frame.value});
+    list_->edits.push_back(
+        {edit_kind::map, a, static_cast<std::uint32_t>(largest), 1, begin, bytes, frame.value});
 }
 void batch::map_new(gva begin, std::size_t bytes, access a) {
     list_->edits.push_back({edit_kind::map_new, a, 1, 0, begin, bytes, 0});
@@ -165,8 +165,7 @@ map_result batch::commit() noexcept {
 }
 
 long scan(gva begin, std::size_t bytes, usage what, bool clear, std::uint64_t* bitmap) noexcept {
-    const auto flag =
-        what == usage::dirty ? arch::entry_flags::dirty : arch::entry_flags::accessed;
+    const auto flag = what == usage::dirty ? arch::entry_flags::dirty : arch::entry_flags::accessed;
     const view* v = the_views.find(begin);
     if (!v) return static_cast<long>(map_result::not_reserved);
     // In stretches, so that signals and other editors need not wait for all of it.

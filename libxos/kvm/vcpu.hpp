@@ -9,7 +9,7 @@ namespace xos::kvm {
 /// The state a vCPU starts with and keeps.
 struct vcpu_setup {
     std::uint64_t cr3 = 0;
-    bool tags_translations = false;  ///< CR4.PCIDE
+    bool tags_translations = false;           ///< CR4.PCIDE
     std::uint64_t idt = 0, gdt = 0, tss = 0;  ///< guest-virtual addresses
     std::uint64_t syscall_entry = 0;          ///< LSTAR
     std::uint64_t gs_base = 0, kernel_gs_base = 0;

@@ -1,9 +1,9 @@
 // Excludes editors of the guest's page tables from one another, wherever they run.
 //
-// Host mode waits in the kernel. Kernel-side code spins for a moment, then leaves the guest to wait:
-// the holder may be a vCPU whose thread Linux has stopped. Whoever holds it inside the guest touches
-// only memory that is always mapped (system arena, libxos's image, its stack): a fault for anything
-// else would need this lock.
+// Host mode waits in the kernel. Kernel-side code spins for a moment, then leaves the guest to
+// wait: the holder may be a vCPU whose thread Linux has stopped. Whoever holds it inside the guest
+// touches only memory that is always mapped (system arena, libxos's image, its stack): a fault for
+// anything else would need this lock.
 #pragma once
 
 #include <linux/futex.h>

@@ -13,8 +13,8 @@ class physical_space {
     /// `bits`: the physical-address width of the vCPUs, 36 to 52.
     explicit constexpr physical_space(unsigned bits) : end_(std::uint64_t{1} << bits) {}
 
-    /// A range for `length` bytes at `like`, with the same offset within `alignment`, or gpa{0} when
-    /// the width is used up; then nothing changes.
+    /// A range for `length` bytes at `like`, with the same offset within `alignment`, or gpa{0}
+    /// when the width is used up; then nothing changes.
     constexpr gpa allocate(hva like, std::uint64_t length,
                            std::uint64_t alignment = large_page_size) {
         const std::uint64_t offset = like.value & (alignment - 1);

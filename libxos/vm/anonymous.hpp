@@ -2,8 +2,8 @@
 //
 // Served are private anonymous mappings that may at least be read, at addresses of the arena's
 // choice, and everything that is later done to them. The guest's page tables say what is mapped and
-// what may be done there. The rest goes to Linux; where that lands in the arena (a file mapped over a
-// part of a reservation, say), the pages concerned are Linux's until they are unmapped.
+// what may be done there. The rest goes to Linux; where that lands in the arena (a file mapped over
+// a part of a reservation, say), the pages concerned are Linux's until they are unmapped.
 //
 // Linux sees the arena as one readable and writable mapping. So a system call that is handed memory
 // which the guest may not touch succeeds, where it would natively answer EFAULT.

@@ -196,9 +196,9 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
         if (!a.pages().take(a.page_of(begin), pages)) return error_exist;
     }
     if (!anonymous) {
-        const long result = ask_linux(__NR_mmap, address, length, protection,
-                                      (flags & ~std::uint64_t{MAP_FIXED_NOREPLACE}) | MAP_FIXED, fd,
-                                      offset);
+        const long result =
+            ask_linux(__NR_mmap, address, length, protection,
+                      (flags & ~std::uint64_t{MAP_FIXED_NOREPLACE}) | MAP_FIXED, fd, offset);
         if (!is_error(result)) leave_to_linux(begin, length, stale);
         stale.flush();
         return result;
@@ -232,7 +232,8 @@ int protection_for(access a) {
     return (bits & 1 ? PROT_READ : 0) | (bits & 2 ? PROT_WRITE : 0) | (bits & 4 ? PROT_EXEC : 0);
 }
 
-/// Where Linux manages some of the pages, Linux moves them; what they leave behind gets fresh memory.
+/// Where Linux manages some of the pages, Linux moves them; what they leave behind gets fresh
+/// memory.
 long move_by_linux(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
                    std::uint64_t target) {
     arena& a = memory_arena();
@@ -312,8 +313,7 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
     const bool fixed = flags & MREMAP_FIXED;
     gva moved;
     if (fixed && place_of(target, wanted) == place::inside) {
-        const long r =
-            map_fixed(target, wanted, PROT_READ | PROT_WRITE, MAP_FIXED, 0, 0, true);
+        const long r = map_fixed(target, wanted, PROT_READ | PROT_WRITE, MAP_FIXED, 0, 0, true);
         if (is_error(r)) return r;
         moved = gva{target};
     } else if (!fixed && wanted <= huge_page_size) {
@@ -400,8 +400,8 @@ using namespace xos::vm;
 
 long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset) {
-    constexpr std::uint64_t harmless = MAP_NORESERVE | MAP_STACK | MAP_POPULATE | MAP_NONBLOCK |
-                                       MAP_DENYWRITE | MAP_EXECUTABLE;
+    constexpr std::uint64_t harmless =
+        MAP_NORESERVE | MAP_STACK | MAP_POPULATE | MAP_NONBLOCK | MAP_DENYWRITE | MAP_EXECUTABLE;
     constexpr std::uint64_t fixed = MAP_FIXED | MAP_FIXED_NOREPLACE;
     const std::uint64_t bytes = round_up(length);
     if (length == 0 || bytes < length || offset % page_size != 0 || (protection & ~all_protections))
@@ -477,7 +477,8 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
             if (k == kind::hole) result = error_nomem;
             if (k == kind::theirs) result = ask_linux(__NR_mprotect, begin.value, part, protection);
             if (k == kind::ours)
-                protect_range(memory_arena().own_view(), begin, part, access_for(protection), stale);
+                protect_range(memory_arena().own_view(), begin, part, access_for(protection),
+                              stale);
         });
     stale.flush();
     return result;
@@ -518,10 +519,11 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
         return error_inval;
     constexpr std::uint64_t known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
     if ((flags & ~known) || bytes == 0) return error_inval;
-    if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && !(flags & MREMAP_MAYMOVE)) return error_inval;
+    if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && !(flags & MREMAP_MAYMOVE))
+        return error_inval;
     if ((flags & MREMAP_DONTUNMAP) && bytes != more) return error_inval;
-    if ((flags & MREMAP_FIXED) && (target % page_size != 0 ||
-                                   (target < address + bytes && address < target + more)))
+    if ((flags & MREMAP_FIXED) &&
+        (target % page_size != 0 || (target < address + bytes && address < target + more)))
         return error_inval;
     arena& a = memory_arena();
     const gva begin{address};

@@ -1,8 +1,8 @@
 // Memory that the cell manages itself: address and frame in one.
 //
 // An arena is one range of addresses, the same in guest and host, whose memory Linux has given up
-// managing: a buddy allocator hands out extents. It grows by whole chunks, each a memory slot; below
-// the grown part nothing is left to Linux but the pages themselves.
+// managing: a buddy allocator hands out extents. It grows by whole chunks, each a memory slot;
+// below the grown part nothing is left to Linux but the pages themselves.
 //
 //     arena a;
 //     a.reserve({.bytes = 1 << 30});

@@ -168,8 +168,8 @@ long arena_allocate(long number, long bytes, long wanted, long first, long, long
 
 long arena_free(long number, long at, long bytes, long, long, long) {
     arena* a = arena_number(number);
-    return a && a->free_in_guest(gva{static_cast<std::uint64_t>(at)},
-                                 static_cast<std::uint64_t>(bytes));
+    return a &&
+           a->free_in_guest(gva{static_cast<std::uint64_t>(at)}, static_cast<std::uint64_t>(bytes));
 }
 
 }  // namespace xos::vm

@@ -1,5 +1,5 @@
-#include <linux/mman.h>
 #include <linux/mempolicy.h>
+#include <linux/mman.h>
 
 #include <new>
 
@@ -65,12 +65,13 @@ outcome arena::reserve(const arena_options& options) {
     const std::uint64_t pages = length / page_size;
     if (pages > memory::buddy::max_pages) return {step::bad_option, 22};
     gva begin;
-    if (auto failed = reserve_addresses(length, length < huge_page_size ? unit : huge_page_size, 0,
-                                        begin);
+    if (auto failed =
+            reserve_addresses(length, length < huge_page_size ? unit : huge_page_size, 0, begin);
         !failed.ok()) {
         return failed;
     }
-    if (auto failed = map_memory(begin, length, {.pager = options.pager}); !failed.ok()) return failed;
+    if (auto failed = map_memory(begin, length, {.pager = options.pager}); !failed.ok())
+        return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
 
     // The allocator's own memory is touched under the lock, so it is mapped from the start.
@@ -105,8 +106,8 @@ outcome arena::grow_to(std::uint64_t bytes) {
 
 outcome arena::renew(const arena_options& options) {
     options_ = options;
-    const arena_options usable{.huge = options.huge, .populate = options.populate,
-                               .node = options.node};
+    const arena_options usable{
+        .huge = options.huge, .populate = options.populate, .node = options.node};
     if (auto failed = map_memory(begin_, length_, usable); !failed.ok()) return failed;
     in_use_ = true;
     return base::success;
@@ -185,14 +186,14 @@ bool arena::grow_in_host(std::uint64_t bytes) {
     std::uint64_t block = page_size;
     while (block < bytes) block <<= 1;
     const std::uint64_t unit = memory::chunk_size;
-    std::uint64_t wanted = block <= unit ? grown_ + unit : (grown_ + block - 1) / block * block + block;
+    std::uint64_t wanted =
+        block <= unit ? grown_ + unit : (grown_ + block - 1) / block * block + block;
     if (wanted > length_) wanted = length_;
     if (wanted <= grown_ || !add_chunk(wanted - grown_).ok()) return false;
     return true;
 }
 
-gva arena::allocate_in_host(std::uint64_t bytes, contents wanted,
-                            memory::buddy::preference first) {
+gva arena::allocate_in_host(std::uint64_t bytes, contents wanted, memory::buddy::preference first) {
     for (;;) {
         gva at;
         bool clean;

@@ -22,8 +22,7 @@ namespace {
         return nullptr;
     if (const std::uint64_t space = arch::current_area()->space) [[unlikely]]
         v = own_view(*v, space);
-    const std::uint64_t tagged =
-        v->tables[(page - v->begin) >> 21].load(std::memory_order_relaxed);
+    const std::uint64_t tagged = v->tables[(page - v->begin) >> 21].load(std::memory_order_relaxed);
     if (tagged & view::replaced) [[unlikely]]
         return nullptr;
     return reinterpret_cast<arch::entry*>(tagged) + (page.value >> 12 & 511);

@@ -1,6 +1,5 @@
-#include "libxos/vm/spaces.hpp"
-
 #include "libxos/cell/cell.hpp"
+#include "libxos/vm/spaces.hpp"
 #include "libxos/vm/view_edits.hpp"
 
 extern "C" void xos_load_root_pvm(std::uint64_t root);
@@ -278,8 +277,7 @@ long space_separate(long number, long address, long on_write, long, long, long) 
     other_space* s = used_space(number);
     if (!s) return error_inval;
     const view* shared = the_views.find(gva{static_cast<std::uint64_t>(address)});
-    if (!shared || !shared->has_large_leaves())
-        return error_inval;
+    if (!shared || !shared->has_large_leaves()) return error_inval;
     // An arena shares its gigabytes with others, and its frames are its addresses.
     if (shared->is_arena) return error_inval;
     if (own_view(*shared, static_cast<std::uint64_t>(number)) != shared) return error_busy;
@@ -311,8 +309,9 @@ long space_switch(long number, long, long, long, long, long) {
         if (previous == number) return previous;
         area.flushes_seen[previous] = the_flushes;
         area.space = static_cast<std::uint64_t>(number);
-        root = number ? main_space().physical_of(
-                            reinterpret_cast<std::uint64_t>(the_spaces[number].root)).value
+        root = number ? main_space()
+                            .physical_of(reinterpret_cast<std::uint64_t>(the_spaces[number].root))
+                            .value
                       : main_space().root().value;
         if (cell::the_cell.tags_translations) root |= static_cast<std::uint64_t>(number);
         area.root = root;
@@ -321,9 +320,12 @@ long space_switch(long number, long, long, long, long, long) {
             xos_load_root_pvm(root);
         } else {
             constexpr std::uint64_t keep_translations = std::uint64_t{1} << 63;
-            const bool kept = cell::the_cell.tags_translations &&
-                              area.flushes_seen[area.space] == the_flushes;
-            asm volatile("movq %0, %%cr3" : : "r"(kept ? root | keep_translations : root) : "memory");
+            const bool kept =
+                cell::the_cell.tags_translations && area.flushes_seen[area.space] == the_flushes;
+            asm volatile("movq %0, %%cr3"
+                         :
+                         : "r"(kept ? root | keep_translations : root)
+                         : "memory");
         }
     }
     return number;

@@ -71,8 +71,8 @@ void replace(const piece& p, entry leaf, stale_translations& stale) {
         stale.add(p.begin);
         return;
     }
-    // What a CPU has cached on its way through the table goes, too: one INVLPG drops that (Intel SDM
-    // vol. 3A, 4.10.4.1), but each small page has a translation of its own.
+    // What a CPU has cached on its way through the table goes, too: one INVLPG drops that (Intel
+    // SDM vol. 3A, 4.10.4.1), but each small page has a translation of its own.
     bool some = false;
     for (unsigned i = 0; i < 512 && !some; i++) some = arch::load(p.table()[i]).is_present();
     if (some)

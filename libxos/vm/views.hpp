@@ -1,8 +1,8 @@
 // Views: guest addresses whose translations the application owns, and the frames to put there.
 //
 // A view has all its tables from the start, down to the level of its smallest leaf, so no edit can
-// run out of memory half way. One level up, a large leaf may take a table's place; the table is kept
-// for the day it is split again.
+// run out of memory half way. One level up, a large leaf may take a table's place; the table is
+// kept for the day it is split again.
 #pragma once
 
 #include <atomic>
@@ -17,7 +17,7 @@ namespace xos::vm {
 /// Read by kernel-side code; only the tags of `tables` change once it is there.
 struct view {
     gva begin;
-    std::uint64_t length = 0;  ///< an arena's grows with it
+    std::uint64_t length = 0;    ///< an arena's grows with it
     unsigned fine_shift = 12;    ///< of the smallest leaf
     unsigned coarse_shift = 21;  ///< of what one table covers
     bool is_arena = false;       ///< its frames are where its addresses are
@@ -43,8 +43,7 @@ struct view {
     /// The entry of a page, or null while a large leaf covers it.
     arch::entry* slot_of(gva page) const {
         const std::uint64_t offset = page - begin;
-        const std::uint64_t tagged =
-            tables[offset >> coarse_shift].load(std::memory_order_relaxed);
+        const std::uint64_t tagged = tables[offset >> coarse_shift].load(std::memory_order_relaxed);
         if (tagged & replaced) [[unlikely]]
             return nullptr;
         return reinterpret_cast<arch::entry*>(tagged) + (page.value >> fine_shift & 511);

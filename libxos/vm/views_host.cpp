@@ -71,7 +71,8 @@ outcome reserve_frames(std::uint64_t bytes) {
     auto& space = cell::the_cell.space();
     const std::uint64_t length = (bytes + large_page_size - 1) / large_page_size * large_page_size;
     gva begin;
-    if (auto failed = reserve_addresses(length, memory::chunk_size, PROT_READ | PROT_WRITE, begin); !failed.ok())
+    if (auto failed = reserve_addresses(length, memory::chunk_size, PROT_READ | PROT_WRITE, begin);
+        !failed.ok())
         return failed;
     raw_syscall(__NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
                 MADV_HUGEPAGE);
@@ -119,7 +120,8 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
         smallest == arch::level::page_4k ? memory::chunk_size : huge_page_size;
     const std::uint64_t length = (bytes + unit - 1) / unit * unit;
     if (length == 0 || length < bytes) return {step::bad_option, 22};
-    if (auto failed = reserve_addresses(length, huge_page_size, PROT_NONE, begin); !failed.ok()) return failed;
+    if (auto failed = reserve_addresses(length, huge_page_size, PROT_NONE, begin); !failed.ok())
+        return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
     memory::host_edit editing(space.lock());
     view* made = nullptr;

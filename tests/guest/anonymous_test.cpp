@@ -112,8 +112,8 @@ class fuzzer {
         return std::uniform_int_distribution<unsigned>(low, high)(random_);
     }
     int any_protection() {
-        constexpr int all[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE,
-                               PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC};
+        constexpr int all[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE,
+                               PROT_READ | PROT_EXEC};
         return all[pick(0, 4)];
     }
     void note(const std::string& what) { log_.push_back(what); }
@@ -148,8 +148,7 @@ class fuzzer {
             case 0:
                 note("munmap", munmap(at, bytes));
                 // Before anything else may be mapped there.
-                for (unsigned i = 0; i < n; i += n / 8 + 1)
-                    note(touch(word(r, first + i), false));
+                for (unsigned i = 0; i < n; i += n / 8 + 1) note(touch(word(r, first + i), false));
                 for (unsigned i = 0; i < n; i++) r.there[first + i] = false;
                 r.plain = false;
                 if (std::find(r.there.begin(), r.there.end(), true) == r.there.end()) r = {};
@@ -294,7 +293,8 @@ lines fuzz(unsigned seed, unsigned steps) {
 /// The first difference with what came before it.
 std::string difference(const lines& a, const lines& b) {
     for (std::size_t i = 0; i < std::max(a.size(), b.size()); i++) {
-        const std::string left = i < a.size() ? a[i] : "nothing", right = i < b.size() ? b[i] : "nothing";
+        const std::string left = i < a.size() ? a[i] : "nothing",
+                          right = i < b.size() ? b[i] : "nothing";
         if (left == right) continue;
         std::string text = "line " + std::to_string(i) + ": " + left + " | " + right + " after";
         for (std::size_t j = i > 4 ? i - 4 : 0; j < i; j++) text += "\n  " + a[j];
@@ -397,8 +397,9 @@ TEST_CASE("threads map and unmap at the same time and keep what is theirs") {
                     continue;
                 }
                 m.words = (random() % 40 + 1) * 512;
-                m.at = static_cast<std::uint64_t*>(mmap(nullptr, m.words * 8, PROT_READ | PROT_WRITE,
-                                                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+                m.at =
+                    static_cast<std::uint64_t*>(mmap(nullptr, m.words * 8, PROT_READ | PROT_WRITE,
+                                                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
                 for (std::size_t w = 0; w < m.words; w += 512) {
                     if (m.at[w] != 0) wrong++;
                     m.at[w] = index << 16 | w;
@@ -431,8 +432,8 @@ TEST_CASE("an arena that is full leaves the rest to Linux") {
         lines wrong;
         std::vector<char*> all;
         for (unsigned i = 0; i < 100; i++) {
-            auto* p = static_cast<char*>(mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE,
-                                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+            auto* p = static_cast<char*>(
+                mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
             if (p == MAP_FAILED) {
                 wrong.push_back("failed");
                 break;

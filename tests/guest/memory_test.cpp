@@ -50,7 +50,8 @@ lines churn(memory::arena& a, unsigned seed, unsigned rounds) {
             held[n] = held.back();
             held.pop_back();
         } else {
-            const std::size_t bytes = (random() % 4 ? random() % 20 + 1 : random() % 700 + 1) * page;
+            const std::size_t bytes =
+                (random() % 4 ? random() % 20 + 1 : random() % 700 + 1) * page;
             const bool zeroed = random() % 2;
             auto* at = static_cast<std::uint64_t*>(
                 a.allocate(bytes, zeroed ? memory::contents::zeroed : memory::contents::any));
@@ -111,18 +112,12 @@ TEST_CASE("an arena takes back only what it has given") {
     memory::arena a({.bytes = 64 * mib}), other({.bytes = 64 * mib});
     const auto probe = [&] {
         char* p = static_cast<char*>(a.allocate(10 * page));
-        std::vector<bool> answers{a.free(p + 1, page),
-                                  a.free(p, 0),
-                                  other.free(p, 10 * page),
-                                  a.free(&answers, page),
-                                  a.free(p, ~std::size_t{0}),
-                                  a.free(p, std::size_t{1} << 40),
-                                  a.free(p - page, 2 * page),
-                                  a.free(p + 4 * page, 2 * page),
-                                  a.free(p + 4 * page, page),
-                                  a.free(p, 10 * page),
-                                  a.free(p, 4 * page),
-                                  a.free(p + 6 * page, 4 * page),
+        std::vector<bool> answers{a.free(p + 1, page),        a.free(p, 0),
+                                  other.free(p, 10 * page),   a.free(&answers, page),
+                                  a.free(p, ~std::size_t{0}), a.free(p, std::size_t{1} << 40),
+                                  a.free(p - page, 2 * page), a.free(p + 4 * page, 2 * page),
+                                  a.free(p + 4 * page, page), a.free(p, 10 * page),
+                                  a.free(p, 4 * page),        a.free(p + 6 * page, 4 * page),
                                   a.free(p, 10 * page)};
         return answers;
     };
@@ -260,7 +255,8 @@ TEST_CASE("standard containers live in an arena") {
         memory::resource large(a);
         std::pmr::unsynchronized_pool_resource small(&large);
         std::pmr::map<int, std::pmr::string> names(&small);
-        for (int i = 0; i < 3000; i++) names[i] = std::pmr::string(static_cast<std::size_t>(i), 'x');
+        for (int i = 0; i < 3000; i++)
+            names[i] = std::pmr::string(static_cast<std::size_t>(i), 'x');
         std::size_t total = 0;
         bool owned = true;
         for (const auto& [n, name] : names) {

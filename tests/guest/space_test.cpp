@@ -107,7 +107,8 @@ TEST_CASE("spaces that share frames see each other's writes but not each other's
             vm::protect(view + 4 * page_size, vm::access::read);
         }
         seen.push_back(std::to_string(word(view, 2)));
-        seen.push_back(std::to_string(static_cast<unsigned>(vm::query(view + 4 * page_size).allowed)));
+        seen.push_back(
+            std::to_string(static_cast<unsigned>(vm::query(view + 4 * page_size).allowed)));
         return seen;
     });
     CHECK(seen == lines{"0", "1", "3", "77", "78", "3"});

@@ -58,7 +58,9 @@ class machine {
     static constexpr unsigned pages = 2048, frame_count = 1024, per_large = 512;
 
     explicit machine(unsigned seed)
-        : random_(seed), view_(vm::reserve(pages * page_size)), frames_(frame_count),
+        : random_(seed),
+          view_(vm::reserve(pages * page_size)),
+          frames_(frame_count),
           model_(pages) {}
 
     /// The first thing that differs from the model, or nothing.
@@ -159,7 +161,8 @@ class machine {
         const auto bits = static_cast<unsigned>(expected.allowed);
         const bool r = can_read(page(p)), w = can_write(page(p) + 16), x = can_execute(page(p));
         const bool content = !r || number_at(page(p)) == expected.frame;
-        if (seen == expected && r == (bits & 1) && w == !!(bits & 2) && x == !!(bits & 4) && content)
+        if (seen == expected && r == (bits & 1) && w == !!(bits & 2) && x == !!(bits & 4) &&
+            content)
             return "";
         return "page " + std::to_string(p) + " mapped " + std::to_string(found.mapped) + " frame " +
                std::to_string(seen.frame) + " (expected " + std::to_string(expected.mapped) + " " +
@@ -212,8 +215,7 @@ TEST_CASE("a batch that holds one bad edit changes nothing") {
           seen{bad_frame, 1, false});
     CHECK(tried([&](vm::batch& b) { b.protect(view, 4096, static_cast<vm::access>(2)); }) ==
           seen{bad_option, 1, false});
-    CHECK(tried([&](vm::batch& b) { b.move(view, 8192, view + 4096); }) ==
-          seen{overlap, 1, false});
+    CHECK(tried([&](vm::batch& b) { b.move(view, 8192, view + 4096); }) == seen{overlap, 1, false});
     CHECK(tried([&](vm::batch& b) { b.move(view, 8192, outside); }) ==
           seen{not_reserved, 1, false});
     CHECK(tried([&](vm::batch& b) { b.unmap(view, 0); }) == seen{ok, 2, true});

@@ -160,8 +160,9 @@ void add_run(CLI::App& app, command_result& result) {
     command->add_option("--mem", options->memory,
                         "Bytes of anonymous memory to serve inside, such as 512M; 0: none "
                         "(default: half of the machine's)");
-    command->add_option("--pager", options->pager,
-                        "How that memory becomes resident: huge, demand or populate")
+    command
+        ->add_option("--pager", options->pager,
+                     "How that memory becomes resident: huge, demand or populate")
         ->check(CLI::IsMember({"huge", "demand", "populate"}));
     command->add_option("program", options->program, "The program and its arguments, after --")
         ->required();
