@@ -6,6 +6,7 @@
 #
 #   --program PATH     takes PATH along, with its shared libraries, to the same path
 #   --file SRC=/DEST   takes a file or a directory along
+#   --module PATH      loads a kernel module after KVM's
 #   --smp N            processors, 2 by default
 #   --mem MB           memory, 1024 by default
 #   --cpu MODEL        QEMU's CPU model, max by default
@@ -35,6 +36,7 @@ while (( $# )) && [[ $1 != -- ]]; do
     case $1 in
         --program)    pack+=(--program "$2"); shift ;;
         --file)       pack+=("$2"); shift ;;
+        --module)     pack+=(--module "$2"); shift ;;
         --smp)        smp=$2; shift ;;
         --mem)        mem=$2; shift ;;
         --cpu)        cpu=$2; shift ;;
