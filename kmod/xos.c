@@ -108,11 +108,21 @@ static bool xos_is_restart(long result)
 	return result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK;
 }
 
-/* Whether somebody has to see every system call at the kernel's own entry. */
+/* The kernel's audit_n_rules, or null. */
+static const int *xos_audit_rules __ro_after_init;
+
+/*
+ * Whether somebody has to see every system call at the kernel's own entry. Audit marks all tasks
+ * once it has ever been enabled, as journald does at boot, but records calls only by rules.
+ */
 static bool xos_watched(void)
 {
-	return READ_ONCE(current_thread_info()->syscall_work) &
-		       (SYSCALL_WORK_ENTER | SYSCALL_WORK_EXIT) || in_compat_syscall();
+	unsigned long work = READ_ONCE(current_thread_info()->syscall_work);
+
+	work &= SYSCALL_WORK_ENTER | SYSCALL_WORK_EXIT;
+	if (unlikely(work == SYSCALL_WORK_SYSCALL_AUDIT && xos_audit_rules))
+		return READ_ONCE(*xos_audit_rules) || in_compat_syscall();
+	return work || in_compat_syscall();
 }
 
 static bool xos_may_make(const struct xos_cell *cell, const struct xos_call *call)
@@ -653,6 +663,7 @@ static int __init xos_init(void)
 		return error ?: -ENOENT;
 	}
 	static_call_update(xos_system_call, (void *)system_call);
+	xos_audit_rules = (const int *)static_call(xos_lookup)("audit_n_rules");
 	for (i = 0; i < ARRAY_SIZE(xos_allowed); i++)
 		__set_bit(xos_allowed[i], xos_allowed_map);
 	error = register_module_notifier(&xos_module_notifier);
