@@ -185,21 +185,25 @@ static bool xos_fetch_call(struct xos_call *to, const struct xos_call __user *fr
 /*
  * A call may sleep for ever, and whoever changes the VM's memory slots or buses waits for the SRCU
  * read side. Once it has been left, the bus that is calling us may be gone: the doorbell must then
- * be reported as answered, upon which KVM does not look at the bus again.
+ * be reported as answered, upon which KVM does not look at the bus again. And with the bus our
+ * device may go, if KVM lacks the memory for a smaller one: the file keeps the cell.
  */
-static void xos_leave_srcu(struct kvm_vcpu *vcpu)
+static void xos_leave_srcu(struct xos_cell *cell, struct kvm_vcpu *vcpu)
 {
 	if (vcpu) {
+		get_file(cell->file);
 		__acquire(srcu);	/* KVM's, for sparse */
 		kvm_vcpu_srcu_read_unlock(vcpu);
 	}
 }
 
-static void xos_enter_srcu(struct kvm_vcpu *vcpu)
+/* Nothing of the cell may be touched from here on. */
+static void xos_enter_srcu(struct xos_cell *cell, struct kvm_vcpu *vcpu)
 {
 	if (vcpu) {
 		kvm_vcpu_srcu_read_lock(vcpu);
 		__release(srcu);
+		fput(cell->file);
 	}
 }
 
@@ -214,7 +218,7 @@ static long xos_make_vector(struct xos_cell *cell, struct xos_state *state, stru
 		if (made < 0) {
 			made = 0;
 			state->statistics.vectors++;
-			xos_leave_srcu(vcpu);
+			xos_leave_srcu(cell, vcpu);
 		}
 		call.result = xos_make(state, &call);
 		if (put_user(call.result, &at->result))
@@ -230,7 +234,7 @@ static long xos_make_vector(struct xos_cell *cell, struct xos_state *state, stru
 	}
 	if (made < 0)
 		return made;
-	xos_enter_srcu(vcpu);
+	xos_enter_srcu(cell, vcpu);
 	return xos_is_restart(call.result) ? made | XOS_VECTOR_INTERRUPTED : made;
 }
 
@@ -268,9 +272,9 @@ static bool xos_ring(struct xos_cell *cell, struct xos_state *state, struct kvm_
 		why = XOS_PUNT_CALL;
 		if (unlikely(!xos_may_make(cell, call)))
 			goto punt;
-		xos_leave_srcu(vcpu);
+		xos_leave_srcu(cell, vcpu);
 		result = xos_make(state, call);
-		xos_enter_srcu(vcpu);
+		xos_enter_srcu(cell, vcpu);
 	}
 	/* Should the frame be gone, the guest faults on it next. */
 	if (user_write_access_begin(&to->call.result, sizeof(to->call.result))) {
@@ -561,8 +565,8 @@ static long xos_ioctl_layout(void __user *argument)
 			l.address += PAGE_SIZE;
 			l.bytes -= PAGE_SIZE;
 		}
-		if (fatal_signal_pending(current))
-			return -EINTR;
+		if (signal_pending(current))
+			break;
 		cond_resched();
 	}
 	return copy_to_user(argument, &l, sizeof(l)) ? -EFAULT : 0;
