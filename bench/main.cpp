@@ -112,10 +112,9 @@ int main(int argc, char** argv) {
                                                  {"ring0", xos::mode::ring0},
                                                  {"ring3", xos::mode::ring3},
                                                  {"pvm", xos::mode::pvm}};
-    const std::map<std::string, xos::transport> transports{
-        {"auto", xos::transport::automatic},
-        {"exit", xos::transport::exit},
-        {"module", xos::transport::module}};
+    const std::map<std::string, xos::transport> transports{{"auto", xos::transport::automatic},
+                                                           {"exit", xos::transport::exit},
+                                                           {"module", xos::transport::module}};
     const std::map<std::string, unit> units{{"time", unit::time},
                                             {"instructions", unit::instructions}};
     app.add_option("--suite", o.suites, "Only these suites");

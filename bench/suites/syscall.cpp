@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <system_error>
-
 #include <xos/syscall.hpp>
 
 #include "bench/harness.hpp"

@@ -44,7 +44,8 @@ struct cell_options {
     residency process_pager = residency::huge;
     /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
     std::size_t frame_arena = std::size_t{64} << 20;
-    /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel module.
+    /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel
+    /// module.
     xos::transport transport = xos::transport::automatic;
 };
 

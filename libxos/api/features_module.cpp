@@ -26,8 +26,8 @@ void add(features::call_module::memory_layout& to, const xos_extent& e) {
 
 features::call_module::memory_layout ask_layout(int device) {
     features::call_module::memory_layout result;
-    void* memory = mmap(nullptr, sample_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+    void* memory =
+        mmap(nullptr, sample_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         result.error = errno;
         return result;

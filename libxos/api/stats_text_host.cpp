@@ -9,13 +9,14 @@ namespace {
 
 using cell::the_cell;
 
-constexpr const char* exit_names[] = {"leave", "system call", "trap",    "poll",       "host call", "kernel call",
-                                      "null",  "signal",      "refused", "privileged", "other"};
+constexpr const char* exit_names[] = {"leave",     "system call", "trap", "poll",
+                                      "host call", "kernel call", "null", "signal",
+                                      "refused",   "privileged",  "other"};
 static_assert(sizeof exit_names / sizeof *exit_names == static_cast<unsigned>(exit_kind::count));
 constexpr const char* path_names[] = {"exit", "emulated", "local", "module"};
 
-constexpr const char* punt_names[] = {"not made by it", "watched",    "signal pending",
-                                      "gate closed",    "bad frame",  "unknown vCPU"};
+constexpr const char* punt_names[] = {"not made by it", "watched",   "signal pending",
+                                      "gate closed",    "bad frame", "unknown vCPU"};
 static_assert(sizeof punt_names / sizeof *punt_names == XOS_PUNT_COUNT);
 static_assert(static_cast<unsigned>(statistics::punt::count) == XOS_PUNT_COUNT);
 static_assert(statistics::syscall_numbers == XOS_CALLS);

@@ -1,9 +1,8 @@
-#include "libxos/kvm/call_device.hpp"
-
 #include <linux/fcntl.h>
 
 #include "libxos/arch/guest_layout.h"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/kvm/call_device.hpp"
 
 namespace xos::kvm {
 

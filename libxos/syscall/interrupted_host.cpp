@@ -24,8 +24,8 @@ bool is_restart(long code) {
 /// Whether the call is to be made again from its beginning; if not, `code` becomes its result.
 bool made_again(context& c, long& code) {
     if (c.signals_pending) {
-        const bool restarts =
-            the_cell.actions[c.waiting.number].flags & cell::sa::restart && code == -XOS_RESTART_SYS;
+        const bool restarts = the_cell.actions[c.waiting.number].flags & cell::sa::restart &&
+                              code == -XOS_RESTART_SYS;
         if (restarts || code == -XOS_RESTART_NO_INTR) return true;
         code = error_intr;
         return false;
@@ -55,9 +55,9 @@ void settle_vector(context& c, arch::guest_area& area) {
 
 void on_interrupted(context& c) {
     arch::guest_area& area = *c.kernel_area;
-    const bool vector =
-        area.number == XOS_NR_VECTOR && area.result <= (XOS_VECTOR_INTERRUPTED | XOS_VECTOR_MAX) &&
-        (area.result & XOS_VECTOR_INTERRUPTED);
+    const bool vector = area.number == XOS_NR_VECTOR &&
+                        area.result <= (XOS_VECTOR_INTERRUPTED | XOS_VECTOR_MAX) &&
+                        (area.result & XOS_VECTOR_INTERRUPTED);
     auto code = static_cast<long>(area.result);
     if (!vector && !is_restart(code)) return;
     // The kernel hides these codes; but the application can write what it wants there.

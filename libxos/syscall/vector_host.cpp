@@ -1,7 +1,6 @@
-#include "libxos/syscall/vector.hpp"
-
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
+#include "libxos/syscall/vector.hpp"
 
 namespace xos::syscall {
 

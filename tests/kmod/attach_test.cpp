@@ -120,7 +120,8 @@ TEST_CASE("a process killed anywhere leaves nothing behind") {
             machine m;
             char byte;
             (void)!write(ends[1], "x", 1);
-            if (i % 3 == 0) m.make(call(SYS_read, {static_cast<unsigned>(ends[0]), address_of(&byte), 1}));
+            if (i % 3 == 0)
+                m.make(call(SYS_read, {static_cast<unsigned>(ends[0]), address_of(&byte), 1}));
             if (i % 3 == 1) m.make(call(SYS_pause));
             m.frame().call = call(SYS_getppid);
             for (;;) m.ring(0, 1000);
@@ -139,7 +140,8 @@ TEST_CASE("a process killed anywhere leaves nothing behind") {
 
 TEST_CASE("a module in use cannot be removed") {
     machine m;
-    CHECK(errno_of_call([] { return syscall(SYS_delete_module, "xos", O_NONBLOCK); }) == EWOULDBLOCK);
+    CHECK(errno_of_call([] { return syscall(SYS_delete_module, "xos", O_NONBLOCK); }) ==
+          EWOULDBLOCK);
     CHECK(m.make(call(SYS_getppid)) == returned{why::halted});
 }
 

@@ -50,7 +50,8 @@ TEST_CASE("a call is made for the thread that rings") {
     CHECK(result_of(m, call(SYS_gettid)) == gettid());
     const pipe_pair p;
     const char text[] = "by the doorbell";
-    CHECK(result_of(m, call(SYS_write, {static_cast<unsigned>(p.ends[1]), address_of(text), 15})) == 15);
+    CHECK(result_of(m, call(SYS_write, {static_cast<unsigned>(p.ends[1]), address_of(text), 15})) ==
+          15);
     char read_back[16] = {};
     CHECK(read(p.ends[0], read_back, 15) == 15);
     CHECK(std::string(read_back) == text);
@@ -73,20 +74,40 @@ TEST_CASE("nothing returns to user space while calls are made") {
 
 TEST_CASE("what the module does not make is left as it was") {
     machine m;
-    for (std::uint64_t number :
-         {std::uint64_t{SYS_clone}, std::uint64_t{SYS_clone3}, std::uint64_t{SYS_fork},
-          std::uint64_t{SYS_vfork}, std::uint64_t{SYS_execve}, std::uint64_t{SYS_execveat},
-          std::uint64_t{SYS_exit}, std::uint64_t{SYS_exit_group}, std::uint64_t{SYS_ioctl},
-          std::uint64_t{SYS_ptrace}, std::uint64_t{SYS_rt_sigreturn}, std::uint64_t{SYS_arch_prctl},
-          std::uint64_t{SYS_seccomp}, std::uint64_t{SYS_prctl}, std::uint64_t{SYS_close},
-          std::uint64_t{SYS_dup2}, std::uint64_t{SYS_dup3}, std::uint64_t{SYS_close_range},
-          std::uint64_t{SYS_unshare}, std::uint64_t{SYS_setns}, std::uint64_t{SYS_io_uring_setup},
-          std::uint64_t{SYS_io_uring_enter}, std::uint64_t{SYS_iopl}, std::uint64_t{SYS_modify_ldt},
-          std::uint64_t{SYS_sigaltstack}, std::uint64_t{SYS_rt_sigaction},
-          std::uint64_t{SYS_restart_syscall}, std::uint64_t{SYS_pkey_alloc},
-          std::uint64_t{SYS_delete_module}, std::uint64_t{511}, std::uint64_t{512},
-          std::uint64_t{0x40000000 | SYS_getppid}, std::uint64_t{1} << 32 | SYS_getppid,
-          ~std::uint64_t{0}}) {
+    for (std::uint64_t number : {std::uint64_t{SYS_clone},
+                                 std::uint64_t{SYS_clone3},
+                                 std::uint64_t{SYS_fork},
+                                 std::uint64_t{SYS_vfork},
+                                 std::uint64_t{SYS_execve},
+                                 std::uint64_t{SYS_execveat},
+                                 std::uint64_t{SYS_exit},
+                                 std::uint64_t{SYS_exit_group},
+                                 std::uint64_t{SYS_ioctl},
+                                 std::uint64_t{SYS_ptrace},
+                                 std::uint64_t{SYS_rt_sigreturn},
+                                 std::uint64_t{SYS_arch_prctl},
+                                 std::uint64_t{SYS_seccomp},
+                                 std::uint64_t{SYS_prctl},
+                                 std::uint64_t{SYS_close},
+                                 std::uint64_t{SYS_dup2},
+                                 std::uint64_t{SYS_dup3},
+                                 std::uint64_t{SYS_close_range},
+                                 std::uint64_t{SYS_unshare},
+                                 std::uint64_t{SYS_setns},
+                                 std::uint64_t{SYS_io_uring_setup},
+                                 std::uint64_t{SYS_io_uring_enter},
+                                 std::uint64_t{SYS_iopl},
+                                 std::uint64_t{SYS_modify_ldt},
+                                 std::uint64_t{SYS_sigaltstack},
+                                 std::uint64_t{SYS_rt_sigaction},
+                                 std::uint64_t{SYS_restart_syscall},
+                                 std::uint64_t{SYS_pkey_alloc},
+                                 std::uint64_t{SYS_delete_module},
+                                 std::uint64_t{511},
+                                 std::uint64_t{512},
+                                 std::uint64_t{0x40000000 | SYS_getppid},
+                                 std::uint64_t{1} << 32 | SYS_getppid,
+                                 ~std::uint64_t{0}}) {
         INFO(number);
         CHECK(m.make(call(number)) == punted);
         CHECK(m.frame().call.result == 0xdead);
@@ -119,8 +140,8 @@ TEST_CASE("a closed gate leaves everything to user space") {
 
 TEST_CASE("a frame that cannot be read or written hurts nobody") {
     machine m;
-    auto* page = static_cast<xos_frame*>(
-        mmap(nullptr, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    auto* page =
+        static_cast<xos_frame*>(mmap(nullptr, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     REQUIRE(mprotect(reinterpret_cast<char*>(page) + 4096, 4096, PROT_NONE) == 0);
     for (std::uint64_t at : {std::uint64_t{0}, std::uint64_t{0x1000}, address_of(page) + 4096 - 8,
                              std::uint64_t{0x7fffffffffff}, std::uint64_t{0x800000000000},
@@ -168,7 +189,8 @@ TEST_CASE("a vector is made by one doorbell") {
 
 TEST_CASE("a vector stops before what the module does not make") {
     machine m;
-    std::vector<xos_call> calls{call(SYS_getppid), call(SYS_getpid), call(SYS_ioctl), call(SYS_gettid)};
+    std::vector<xos_call> calls{call(SYS_getppid), call(SYS_getpid), call(SYS_ioctl),
+                                call(SYS_gettid)};
     std::uint64_t made = 0;
     while (made < 2) {
         m.frame().call = call(XOS_NR_VECTOR, {address_of(&calls[made]), 4 - made});
@@ -226,10 +248,11 @@ TEST_CASE("memory slots change while a call sleeps") {
     std::thread other([&] {
         // The call sleeps once the reader's thread is in the kernel: nobody writes before that.
         eventually([&] { return m.frame().gate == 0 && m.frame().call.number == SYS_read; });
-        void* memory = mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* memory =
+            mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         for (unsigned slot = 1; slot < 20; slot++) {
-            kvm_userspace_memory_region r{slot, 0, (std::uint64_t{1} << 30) + slot * (1u << 20), 1 << 20,
-                                          address_of(static_cast<char*>(memory))};
+            kvm_userspace_memory_region r{slot, 0, (std::uint64_t{1} << 30) + slot * (1u << 20),
+                                          1 << 20, address_of(static_cast<char*>(memory))};
             if (ioctl(m.vm(), KVM_SET_USER_MEMORY_REGION, &r) != 0) return;
             r.memory_size = 0;
             if (ioctl(m.vm(), KVM_SET_USER_MEMORY_REGION, &r) != 0) return;
@@ -237,7 +260,8 @@ TEST_CASE("memory slots change while a call sleeps") {
         changed = true;
         (void)!write(p.ends[1], "x", 1);
     });
-    CHECK(m.make(call(SYS_read, {static_cast<unsigned>(p.ends[0]), address_of(&byte), 1})) == halted);
+    CHECK(m.make(call(SYS_read, {static_cast<unsigned>(p.ends[0]), address_of(&byte), 1})) ==
+          halted);
     other.join();
     CHECK(m.frame().call.result == 1);
     CHECK(changed);

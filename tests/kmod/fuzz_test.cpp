@@ -1,5 +1,6 @@
-// Random, hostile and concurrent: nothing here checks an answer. The machine has to survive, its log to
-// stay empty (tests/engines/init looks) and the module to be free afterwards (lifetime.sh looks).
+// Random, hostile and concurrent: nothing here checks an answer. The machine has to survive, its
+// log to stay empty (tests/engines/init looks) and the module to be free afterwards (lifetime.sh
+// looks).
 //
 // XOS_FUZZ_SECONDS and XOS_FUZZ_SEED in the environment; 2 seconds, and a seed that is printed.
 #include <fcntl.h>
@@ -33,15 +34,40 @@ std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
 }
 
 /// What would end the test, stop it or fill the disk rather than try the module.
-constexpr unsigned harmful[] = {SYS_kill,   SYS_tkill,        SYS_tgkill,   SYS_rt_sigqueueinfo,
-                                SYS_pause,  SYS_rt_sigsuspend, SYS_pidfd_send_signal, SYS_unlink,
-                                SYS_rmdir,  SYS_unlinkat,     SYS_rename,   SYS_renameat,
-                                SYS_renameat2, SYS_fallocate, SYS_truncate, SYS_ftruncate,
-                                SYS_prlimit64, SYS_chmod,     SYS_fchmod,   SYS_fchmodat,
-                                SYS_munmap, SYS_mprotect,     SYS_mremap,   SYS_mlock,
-                                SYS_mlock2, SYS_mmap,         SYS_brk,      SYS_madvise,
-                                SYS_rt_sigprocmask, SYS_chdir, SYS_fchdir,  SYS_futex,
-                                SYS_futex_waitv, SYS_rt_sigtimedwait};
+constexpr unsigned harmful[] = {SYS_kill,
+                                SYS_tkill,
+                                SYS_tgkill,
+                                SYS_rt_sigqueueinfo,
+                                SYS_pause,
+                                SYS_rt_sigsuspend,
+                                SYS_pidfd_send_signal,
+                                SYS_unlink,
+                                SYS_rmdir,
+                                SYS_unlinkat,
+                                SYS_rename,
+                                SYS_renameat,
+                                SYS_renameat2,
+                                SYS_fallocate,
+                                SYS_truncate,
+                                SYS_ftruncate,
+                                SYS_prlimit64,
+                                SYS_chmod,
+                                SYS_fchmod,
+                                SYS_fchmodat,
+                                SYS_munmap,
+                                SYS_mprotect,
+                                SYS_mremap,
+                                SYS_mlock,
+                                SYS_mlock2,
+                                SYS_mmap,
+                                SYS_brk,
+                                SYS_madvise,
+                                SYS_rt_sigprocmask,
+                                SYS_chdir,
+                                SYS_fchdir,
+                                SYS_futex,
+                                SYS_futex_waitv,
+                                SYS_rt_sigtimedwait};
 
 /// Memory for frames and vectors, parts of which come and go.
 struct arena {
@@ -51,11 +77,16 @@ struct arena {
 
     std::uint64_t anywhere(generator& g) const {
         switch (g() % 8) {
-            case 0: return g();
-            case 1: return g() % 8192;
-            case 2: return 0xffffffff80000000 + g() % (1u << 30);
-            case 3: return 0x7ffffffff000 + g() % 8192;
-            default: return address_of(base) + g() % bytes;
+            case 0:
+                return g();
+            case 1:
+                return g() % 8192;
+            case 2:
+                return 0xffffffff80000000 + g() % (1u << 30);
+            case 3:
+                return 0x7ffffffff000 + g() % 8192;
+            default:
+                return address_of(base) + g() % bytes;
         }
     }
     xos_frame* frame(generator& g) const {
@@ -66,21 +97,31 @@ struct arena {
 xos_call random_call(generator& g, const arena& a) {
     xos_call c{};
     switch (g() % 8) {
-        case 0: c.number = g(); break;
+        case 0:
+            c.number = g();
+            break;
         case 1:
         case 2:
             c.number = XOS_NR_VECTOR;
             c.arguments[0] = a.anywhere(g);
             c.arguments[1] = g() % 4 ? g() % 40 : g();
             return c;
-        default: c.number = g() % XOS_CALLS;
+        default:
+            c.number = g() % XOS_CALLS;
     }
     for (auto& word : c.arguments) {
         switch (g() % 4) {
-            case 0: word = a.anywhere(g); break;
-            case 1: word = g() % 4096; break;
-            case 2: word = g() % 16; break;
-            default: word = g();
+            case 0:
+                word = a.anywhere(g);
+                break;
+            case 1:
+                word = g() % 4096;
+                break;
+            case 2:
+                word = g() % 16;
+                break;
+            default:
+                word = g();
         }
     }
     return c;
@@ -112,10 +153,17 @@ void disturb(machine& m, const arena& a, generator g, const std::atomic<bool>& o
         }
         unsigned char* page = a.base + (g() % 64) * 4096;
         switch (g() % 4) {
-            case 0: mprotect(page, 4096, PROT_READ); break;
-            case 1: mprotect(page, 4096, PROT_NONE); break;
-            case 2: madvise(page, 4096, MADV_DONTNEED); break;
-            default: break;
+            case 0:
+                mprotect(page, 4096, PROT_READ);
+                break;
+            case 1:
+                mprotect(page, 4096, PROT_NONE);
+                break;
+            case 2:
+                madvise(page, 4096, MADV_DONTNEED);
+                break;
+            default:
+                break;
         }
         mprotect(a.base + (g() % 64) * 4096, 4096, PROT_READ | PROT_WRITE);
         kvm_userspace_memory_region r{1, 0, 1 << 30, g() % 2 ? 4096u : 0u, address_of(a.base)};
@@ -137,7 +185,8 @@ void ask(machine& m, const arena& a, generator g, const std::atomic<bool>& over)
                                               XOS_IOC_RUN,  XOS_IOC_STATISTICS, XOS_IOC_LAYOUT};
             unsigned long request = requests[g() % 6];
             if (g() % 8 == 0) request = g();
-            if (request == XOS_IOC_VCPU && device == m.device()) argument[0] = 60;  // not one that runs
+            if (request == XOS_IOC_VCPU && device == m.device())
+                argument[0] = 60;  // not one that runs
             if (request == XOS_IOC_ATTACH && g() % 2) {
                 auto& attach = *reinterpret_cast<xos_attach*>(argument);
                 attach.abi_version = XOS_ABI_VERSION;

@@ -13,8 +13,8 @@
 extern "C" {
 extern const char xos_test_guest[], xos_test_guest_end[];
 }
-// RDX = port, RCX = how often. KVM completes an OUT that user space has seen if RIP is still there when it
-// runs again: a new beginning is elsewhere.
+// RDX = port, RCX = how often. KVM completes an OUT that user space has seen if RIP is still there
+// when it runs again: a new beginning is elsewhere.
 asm(".section .rodata\n"
     ".globl xos_test_guest, xos_test_guest_end\n"
     "xos_test_guest:\n"
@@ -80,7 +80,8 @@ machine::machine(unsigned vcpus, attachment how) : vcpus_(vcpus) {
         void* page = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
                           MAP_SHARED, v.fd, 0);
         v.page = static_cast<kvm_run*>(page);
-        void* frame = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* frame =
+            mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         v.frame = static_cast<xos_frame*>(frame);
         set_registers(v);
     }
@@ -98,7 +99,8 @@ machine::~machine() {
 }
 
 void machine::add_memory() {
-    void* at = mmap(nullptr, memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* at =
+        mmap(nullptr, memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     memory_ = static_cast<unsigned char*>(at);
     kvm_userspace_memory_region region{0, 0, 0, memory_bytes, address_of(memory_)};
     checked(ioctl(vm_, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");

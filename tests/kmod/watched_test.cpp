@@ -77,7 +77,8 @@ TEST_CASE("an interrupted call says how it is to be restarted") {
     int ends[2];
     REQUIRE(pipe(ends) == 0);
     char byte;
-    auto d = make_and_signal(m, call(SYS_read, {static_cast<unsigned>(ends[0]), address_of(&byte), 1}));
+    auto d =
+        make_and_signal(m, call(SYS_read, {static_cast<unsigned>(ends[0]), address_of(&byte), 1}));
     CHECK(d.how == interrupted);
     CHECK(d.result == -XOS_RESTART_SYS);
 
@@ -95,7 +96,8 @@ TEST_CASE("an interrupted call says how it is to be restarted") {
     // Calls that say so themselves are not touched.
     const int epoll = static_cast<int>(syscall(SYS_epoll_create1, 0));
     std::uint64_t event[2];
-    d = make_and_signal(m, call(SYS_epoll_wait, {static_cast<unsigned>(epoll), address_of(event), 1, ~0ull}));
+    d = make_and_signal(
+        m, call(SYS_epoll_wait, {static_cast<unsigned>(epoll), address_of(event), 1, ~0ull}));
     CHECK(d.how == interrupted);
     CHECK(d.result == -EINTR);
 }
@@ -106,9 +108,9 @@ TEST_CASE("an interrupted call of a vector is told from those before it") {
     int ends[2];
     REQUIRE(pipe(ends) == 0);
     char byte;
-    std::vector<xos_call> calls{call(SYS_getppid),
-                                call(SYS_read, {static_cast<unsigned>(ends[0]), address_of(&byte), 1}),
-                                call(SYS_getppid)};
+    std::vector<xos_call> calls{
+        call(SYS_getppid), call(SYS_read, {static_cast<unsigned>(ends[0]), address_of(&byte), 1}),
+        call(SYS_getppid)};
     // The clock may have stopped the vector after its first call; then the second comes first.
     const std::vector<xos_call> sleeping(calls.begin() + 1, calls.end());
     auto d = make_and_signal(m, call(XOS_NR_VECTOR, {address_of(sleeping.data()), 2}));

@@ -239,8 +239,9 @@ finding ring(const features& f) {
 std::string layout_in_words(const features::call_module::memory_layout& l) {
     if (l.error == EPERM) return "";
     if (l.error) return fmt::format("; asked for the layout of memory: {}", std::strerror(l.error));
-    return fmt::format("; {} MiB of fresh memory lie in {} extents, the largest of {} KiB on node {}",
-                       l.bytes / mib, l.extents, l.largest >> 10, l.node);
+    return fmt::format(
+        "; {} MiB of fresh memory lie in {} extents, the largest of {} KiB on node {}",
+        l.bytes / mib, l.extents, l.largest >> 10, l.node);
 }
 
 finding call_module(const features& f) {
@@ -250,8 +251,9 @@ finding call_module(const features& f) {
         return {warn, "xos.ko", "refuses: the kernel is locked down", "Cells run without it."};
     }
     if (m.open_error) {
-        return {warn, "xos.ko", fmt::format("cannot be opened: {}", std::strerror(m.open_error)),
-                "Install kmod/99-xos.rules and add the user to the group kvm; cells run without it."};
+        return {
+            warn, "xos.ko", fmt::format("cannot be opened: {}", std::strerror(m.open_error)),
+            "Install kmod/99-xos.rules and add the user to the group kvm; cells run without it."};
     }
     if (m.abi_version != m.abi_wanted) {
         return {warn, "xos.ko",
