@@ -8,8 +8,8 @@
 #   OUTDIR/version        package and version
 #   OUTDIR/build          with --headers: what a module for exactly this kernel is built against (KDIR)
 #
-# Packages are downloaded, never installed. 6.12 comes from backports, of which the system's own package lists
-# need not know. An OUTDIR that is complete is left alone, and needs no network. To get a newer kernel, delete it.
+# Packages are downloaded, never installed. 6.12 comes from backports on the system's own mirror, of which its
+# package lists need not know. An OUTDIR that is complete is left alone, and needs no network. To get a newer kernel, delete it.
 set -euo pipefail
 
 die() { echo "kernel: $*" >&2; exit 1; }
@@ -47,8 +47,10 @@ case $series in
     6.1) ;;
     6.12)
         mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-            "http://deb.debian.org/debian bookworm-backports main" >"$lists/sources.list"
+        mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Release: bookworm' | head -1)
+        [[ $mirror ]] || die "no Debian 12 mirror among this system's package sources; is 'apt-get update' needed?"
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" \
+            >"$lists/sources.list"
         apt_options+=(-o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=/dev/null
             -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache") ;;
     *) die "unknown series $series; there are 6.1 and 6.12" ;;
