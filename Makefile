@@ -2,11 +2,11 @@
 BUILD := build
 JOBS ?= $(shell nproc)
 
-.PHONY: all build run test bench soak asan tidy setup-build setup-run setup-test clean format
+.PHONY: all build run test bench soak asan tidy kmod setup-build setup-run setup-test setup-kmod clean format
 
 all: build
 
-setup-build setup-run setup-test: setup-%:
+setup-build setup-run setup-test setup-kmod: setup-%:
 	@tools/setup.sh $*
 
 build: setup-build
@@ -25,6 +25,10 @@ test: build setup-test asan
 asan: setup-build
 	@test -f build-asan/build.ninja || cmake --preset asan
 	@cmake --build --preset asan -j $(JOBS)
+
+## The optional kernel module, for the running kernel or the one whose headers are installed.
+kmod: setup-kmod
+	@$(MAKE) -C kmod modules
 
 bench: build
 	@$(BUILD)/bin/xos bench

@@ -58,6 +58,8 @@ struct benchmark {
     side xos_way;
     /// Operations in a round when instructions are counted. Fewer for long ones: emulation is slow.
     std::uint64_t counted_operations = 400;
+    /// The transport that is measured; `automatic` for any. Rows of another one are left out.
+    xos::transport way = xos::transport::automatic;
 };
 
 /// Adds a row. At namespace scope.

@@ -23,6 +23,7 @@ struct options {
     std::string filter, json, limits_file;
     std::string engine = "native";
     xos::mode mode = xos::mode::automatic;
+    xos::transport transport = xos::transport::automatic;
     plan how;
     unsigned rounds = 0;
     detail how_much = detail::plain;
@@ -61,7 +62,7 @@ int run(const options& o) {
     const auto rows = select(o);
     if (rows.empty())
         throw std::runtime_error("no benchmark of that suite or name; --list shows them");
-    set_options_of_cell({.mode = o.mode});
+    set_options_of_cell({.mode = o.mode, .transport = o.transport});
     const runner measure(o.how);
     const table out(rows, o.how.unit, o.how_much);
     out.header(o.engine, fmt::format("mode {}", xos::name(o.mode)), o.how.rounds);
@@ -70,6 +71,13 @@ int run(const options& o) {
     for (const auto* b : rows) {
         try {
             if (!needs_child(*b) && !xos::started()) xos::start(options_of_cell());
+            if (const auto way = xos::current_transport();
+                b->way != xos::transport::automatic && b->way != way) {
+                out.left_out(*b, fmt::format("the transport is {}", xos::name(way)));
+                // What has a limit must be measured.
+                failed += bounds.contains(full_name(*b));
+                continue;
+            }
             results.push_back(measure.run(*b));
             out.line(results.back());
         } catch (const std::exception& e) {
@@ -104,12 +112,17 @@ int main(int argc, char** argv) {
                                                  {"ring0", xos::mode::ring0},
                                                  {"ring3", xos::mode::ring3},
                                                  {"pvm", xos::mode::pvm}};
+    const std::map<std::string, xos::transport> transports{{"auto", xos::transport::automatic},
+                                                           {"exit", xos::transport::exit},
+                                                           {"module", xos::transport::module}};
     const std::map<std::string, unit> units{{"time", unit::time},
                                             {"instructions", unit::instructions}};
     app.add_option("--suite", o.suites, "Only these suites");
     app.add_option("--filter", o.filter, "Only benchmarks whose suite/name contains this");
     app.add_option("--mode", o.mode, "Privilege mode: auto, ring0, ring3, pvm")
         ->transform(CLI::CheckedTransformer(modes));
+    app.add_option("--transport", o.transport, "How calls reach Linux: auto, exit, module")
+        ->transform(CLI::CheckedTransformer(transports));
     app.add_option("--unit", o.how.unit,
                    "time, or instructions where the TSC counts those (emulated machines)")
         ->transform(CLI::CheckedTransformer(units));

@@ -83,6 +83,11 @@ void table::failure(const benchmark& b, const std::string& why) const {
     std::fflush(stdout);
 }
 
+void table::left_out(const benchmark& b, const std::string& why) const {
+    fmt::print("{:<{}} left out: {}\n", full_name(b), name_width_, why);
+    std::fflush(stdout);
+}
+
 std::string to_json(const description& d, const std::vector<result>& results) {
     auto rows = nlohmann::ordered_json::array();
     for (const auto& r : results) {

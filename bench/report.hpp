@@ -19,6 +19,7 @@ class table {
     void header(const std::string& engine, const std::string& mode, unsigned rounds) const;
     void line(const result& r) const;
     void failure(const benchmark& b, const std::string& why) const;
+    void left_out(const benchmark& b, const std::string& why) const;
 
   private:
     unit unit_;

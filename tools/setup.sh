@@ -3,7 +3,8 @@
 #
 #   build  compiler, build tools and the libraries that libxos is made of
 #   run    programs that the examples and benchmarks start
-#   test   programs that the tests start, and the emulated engines of tests/engines
+#   test   programs that the tests start, the emulated engines of tests/engines, and what the kernel module
+#          is built with (kernels and their headers are fetched by tests/engines/kernel.sh, never installed)
 #   kmod   headers to build the kernel module against
 set -euo pipefail
 
@@ -14,7 +15,7 @@ run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
 test=(redis-tools sqlite3 perl python3
       qemu-system-x86 busybox-static cpio kmod
-      bochsbios binutils make patch xz-utils)
+       bochsbios binutils make patch sparse libelf1 xz-utils zstd)
 kmod=(linux-headers-amd64 make kmod)
 
 wanted=()

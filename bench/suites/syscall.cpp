@@ -1,10 +1,17 @@
 // A system call that does nothing: forwarded to Linux, and answered in the guest.
+#include <linux/kvm.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <system_error>
 #include <xos/syscall.hpp>
 
 #include "bench/harness.hpp"
+#include "kmod/xos_uapi.h"
+#include "libxos/cell/cell.hpp"
 
 namespace xos::bench {
 
@@ -26,6 +33,56 @@ void getppid_tight(std::uint64_t operations) {
         : "rax", "rcx", "r11", "memory", "cc");
 }
 
+/// As many as there are, 32 a doorbell. What the module leaves of a vector is asked for again.
+void getppid_by_vector(std::uint64_t operations) {
+    constexpr unsigned length = 32;
+    static xos_call calls[length];
+    for (auto& c : calls) c.number = SYS_getppid;
+    while (operations) {
+        const std::uint64_t n = operations < length ? operations : length;
+        for (std::uint64_t made = 0; made < n;) {
+            const long more = syscall(XOS_NR_VECTOR, calls + made, n - made);
+            if (more < 0) throw std::system_error(errno, std::system_category(), "vector");
+            made += static_cast<std::uint64_t>(more);
+        }
+        operations -= n;
+    }
+}
+
+// Any port will do that libxos does not read the answer of.
+constexpr unsigned port = XOS_PORT_NULL;
+
+void connect_port(unsigned flags) {
+    static int event = -1;
+    static long failed;
+    static unsigned wanted;
+    wanted = flags;
+    host_call(
+        [](void*) {
+            if (event < 0) event = eventfd(0, EFD_CLOEXEC);
+            kvm_ioeventfd e{};
+            e.addr = port;
+            e.len = 4;
+            e.fd = event;
+            e.flags = KVM_IOEVENTFD_FLAG_PIO | wanted;
+            failed = ioctl(cell::the_cell.machine.fd(), KVM_IOEVENTFD, &e) == 0 ? 0 : errno;
+        },
+        nullptr);
+    if (failed)
+        throw std::system_error(static_cast<int>(failed), std::system_category(), "KVM_IOEVENTFD");
+}
+void answer_port_in_kernel() {
+    connect_port(0);
+}
+void answer_port_in_user_space() {
+    connect_port(KVM_IOEVENTFD_FLAG_DEASSIGN);
+}
+void write_port(std::uint64_t operations) {
+    for (; operations; operations--) {
+        asm volatile("outl %%eax, %0" : : "i"(port), "a"(0) : "memory");
+    }
+}
+
 [[gnu::target("general-regs-only")]] long constant(long, long, long, long, long, long) {
     return 1;
 }
@@ -36,6 +93,37 @@ const registration forwarded({
     .note = "syscall(SYS_getppid), forwarded by an exit",
     .linux_way = side{.where = place::outside, .run = getppid_by_libc},
     .xos_way = {.where = place::inside, .run = getppid_by_libc},
+    .way = transport::exit,
+});
+
+const registration by_module({
+    .suite = "syscall",
+    .name = "getppid-module",
+    .note = "the same, made by the kernel module",
+    .linux_way = side{.where = place::outside, .run = getppid_by_libc},
+    .xos_way = {.where = place::inside, .run = getppid_by_libc},
+    .way = transport::module,
+});
+
+const registration vector_by_module({
+    .suite = "syscall",
+    .name = "vector-32-module",
+    .note = "a call of 32 made by one doorbell of the module",
+    .linux_way = side{.where = place::outside, .run = getppid_by_libc},
+    .xos_way = {.where = place::inside, .run = getppid_by_vector},
+    .counted_operations = 320,
+    .way = transport::module,
+});
+
+const registration kernel_floor({
+    .suite = "syscall",
+    .name = "null-doorbell",
+    .note = "KVM's own part: a port that the kernel answers, by an ioeventfd",
+    .linux_way = {},
+    .xos_way = {.where = place::inside,
+                .setup = answer_port_in_kernel,
+                .run = write_port,
+                .teardown = answer_port_in_user_space},
 });
 
 const registration local({

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <string>
 #include <xos/mode.hpp>
+#include <xos/transport.hpp>
 
 namespace xos {
 
@@ -43,6 +44,9 @@ struct cell_options {
     residency process_pager = residency::huge;
     /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
     std::size_t frame_arena = std::size_t{64} << 20;
+    /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel
+    /// module.
+    xos::transport transport = xos::transport::automatic;
 };
 
 /// Makes this process a cell. Idempotent only in the sense that a second call is an error.
@@ -75,6 +79,9 @@ bool inside() noexcept;
 
 /// The mode of this process's cell; `mode::automatic` before `start()`.
 mode current_mode() noexcept;
+
+/// `exit` or `module`; `automatic` before `start()`.
+transport current_transport() noexcept;
 
 /// Why `automatic` took that mode, as a sentence for people.
 std::string mode_reason();

@@ -89,6 +89,21 @@ struct features {
     std::string cgroup2;         ///< where cgroup v2 is mounted; empty: nowhere
     std::string kernel_release;  ///< as uname -r
     bool xos_module = false;     ///< /dev/xos is there (optional: the same, faster)
+
+    /// The kernel module behind it, asked through the device.
+    struct call_module {
+        int open_error = 0;        ///< errno of opening it
+        unsigned abi_version = 0;  ///< of its interface; 0 when it did not answer
+        unsigned abi_wanted = 0;   ///< this library's
+        /// How 16 MiB of fresh memory, huge pages advised, lie in physical memory.
+        struct memory_layout {
+            int error = 0;  ///< errno of asking; EPERM: needs CAP_SYS_ADMIN
+            std::size_t bytes = 0;
+            unsigned extents = 0;  ///< physically contiguous, on one node
+            std::size_t largest = 0;
+            int node = -1;  ///< of the largest
+        } layout;
+    } module;
 };
 
 /// Asks all of it. Takes some milliseconds, most of them for the child process that tries a cell.

@@ -28,6 +28,7 @@ enum class syscall_path : unsigned {
     exit,      ///< forwarded to Linux by an exit, run on the calling thread
     emulated,  ///< by an exit, carried out by libxos (threads, signals, fork, ...)
     local,     ///< inside the guest, no exit
+    module,    ///< forwarded to Linux by the kernel module, no exit to user space
     count
 };
 
@@ -46,6 +47,20 @@ struct statistics {
     std::uint64_t hops = 0;     ///< times Linux resolved something in the guest's own state
     std::uint64_t signals = 0;  ///< handlers entered
     std::uint64_t vcpus = 0;    ///< vCPUs created
+
+    /// Why the kernel module left a call to user space.
+    enum class punt : unsigned {
+        call,     ///< one that it does not make
+        watched,  ///< seccomp, ptrace, audit or tracing must see it
+        signal,   ///< a signal was pending: its handler comes first
+        gate,     ///< a signal was waiting for kernel-side code to give way
+        frame,    ///< unreadable arguments
+        vcpu,     ///< a vCPU that the module does not know
+        count
+    };
+    std::array<std::uint64_t, static_cast<unsigned>(punt::count)> punts{};
+    std::uint64_t vectors = 0;      ///< crossings into the module that made several calls
+    std::uint64_t interrupted = 0;  ///< calls in the module that a signal interrupted
 };
 
 /// A consistent-enough snapshot; may be called inside (one exit) and outside.

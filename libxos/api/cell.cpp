@@ -63,12 +63,12 @@ void start(const cell_options& options) {
     if (the_cell.started) api::raise({base::step::already_started, EALREADY});
     if (unwinds_through_signal_frame()) api::raise(EBUSY, "start() called from a signal handler");
     frame_arena = options.frame_arena;
-    auto failed =
-        api::start_runtime({.wanted = options.mode,
-                            .max_vcpus = options.max_vcpus,
-                            .system_arena = options.system_arena,
-                            .process_arena = options.process_arena,
-                            .process_pager = static_cast<unsigned>(options.process_pager)});
+    auto failed = api::start_runtime({.wanted = options.mode,
+                                      .max_vcpus = options.max_vcpus,
+                                      .system_arena = options.system_arena,
+                                      .process_arena = options.process_arena,
+                                      .process_pager = static_cast<unsigned>(options.process_pager),
+                                      .transport = options.transport});
     if (!failed.ok()) api::raise(failed);
     the_cell.call_handler_outside = api::call_handler_outside;
     pthread_atfork(nullptr, nullptr, after_fork_in_child);
@@ -123,6 +123,15 @@ mode current_mode() noexcept {
 
 const char* name(mode m) noexcept {
     return cell::mode_name(m);
+}
+
+const char* name(transport t) noexcept {
+    return cell::transport_name(t);
+}
+
+transport current_transport() noexcept {
+    if (!the_cell.started) return transport::automatic;
+    return the_cell.calls.attached() ? transport::module : transport::exit;
 }
 
 std::string mode_reason() {

@@ -8,6 +8,9 @@ namespace xos::api {
 /// /dev/kvm: every question, where start() stops at the first lack.
 features::kvm_device probe_kvm_device();
 
+/// The kernel module, if /dev/xos is there.
+features::call_module probe_module();
+
 /// A cell in a child process.
 features::cell_trial try_cell();
 

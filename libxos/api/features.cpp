@@ -71,6 +71,7 @@ features probe_features() {
     features f;
     f.kvm = api::probe_kvm_device();
     api::probe_system(f);
+    if (f.xos_module) f.module = api::probe_module();
     f.cell = api::try_cell();
     determine_kind(f);
     // A software KVM shadows the guest's page tables, whatever another module's parameter says.

@@ -7,12 +7,15 @@
 namespace xos::api {
 
 base::outcome start_runtime(const cell::cell_options& options) {
-    auto failed = cell::start(options, {.system_call = syscall::on_system_call,
-                                        .trap = trap::on_trap,
-                                        .refused = trap::on_refused,
-                                        .signals = trap::on_signals,
-                                        .leaving = trap::on_leaving,
-                                        .why_refused = vm::why_refused});
+    cell::cell_options all = options;
+    syscall::list_forwarded(all.forwarded);
+    auto failed = cell::start(all, {.system_call = syscall::on_system_call,
+                                    .trap = trap::on_trap,
+                                    .refused = trap::on_refused,
+                                    .signals = trap::on_signals,
+                                    .interrupted = syscall::on_interrupted,
+                                    .leaving = trap::on_leaving,
+                                    .why_refused = vm::why_refused});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
     const bool automatic = options.process_arena == cell::automatic_size;

@@ -13,7 +13,13 @@ constexpr const char* exit_names[] = {"leave",     "system call", "trap", "poll"
                                       "host call", "kernel call", "null", "signal",
                                       "refused",   "privileged",  "other"};
 static_assert(sizeof exit_names / sizeof *exit_names == static_cast<unsigned>(exit_kind::count));
-constexpr const char* path_names[] = {"exit", "emulated", "local"};
+constexpr const char* path_names[] = {"exit", "emulated", "local", "module"};
+
+constexpr const char* punt_names[] = {"not made by it", "watched",   "signal pending",
+                                      "gate closed",    "bad frame", "unknown vCPU"};
+static_assert(sizeof punt_names / sizeof *punt_names == XOS_PUNT_COUNT);
+static_assert(static_cast<unsigned>(statistics::punt::count) == XOS_PUNT_COUNT);
+static_assert(statistics::syscall_numbers == XOS_CALLS);
 
 using line = base::text<256>;
 
@@ -69,7 +75,28 @@ void system_calls(printer& p, const statistics& s) {
     }
 }
 
+void module_rows(printer& p, const statistics& s) {
+    if (!the_cell.calls.attached()) return;
+    line l;
+    l << "xos: kernel module";
+    p.print(l);
+    row(p, "vectors", s.vectors);
+    row(p, "interrupted", s.interrupted);
+    for (unsigned k = 0; k < s.punts.size(); k++) row(p, punt_names[k], s.punts[k]);
+}
+
 }  // namespace
+
+void collect_module(statistics& s) {
+    xos_statistics m;
+    if (!the_cell.calls.read_statistics(m)) return;
+    for (unsigned n = 0; n < XOS_CALLS; n++) {
+        s.syscalls[static_cast<unsigned>(syscall_path::module)][n] += m.calls[n];
+    }
+    for (unsigned k = 0; k < XOS_PUNT_COUNT; k++) s.punts[k] += m.punted[k];
+    s.vectors += m.vectors;
+    s.interrupted += m.interrupted;
+}
 
 void collect(statistics& s) {
     for (unsigned i = 0; i < the_cell.context_count; i++) {
@@ -90,6 +117,7 @@ void collect(statistics& s) {
             if (c.kernel_area != c.area) s.exceptions[v] += c.kernel_area->exceptions[v];
         }
     }
+    collect_module(s);
     s.vcpus = the_cell.context_count;
     s.chunks = the_cell.started ? the_cell.space().chunks() : 0;
 }
@@ -98,7 +126,8 @@ void describe(const statistics& s, sink out, void* to) {
     printer p(out, to);
     line l;
     (l << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
-    l << ", mode " << cell::mode_name(the_cell.current);
+    l << ", mode " << cell::mode_name(the_cell.current) << ", transport "
+      << (the_cell.calls.attached() ? "module" : "exit");
     p.print(l);
     row(p, "entries", s.entries);
     row(p, "KVM_RUN", s.runs);
@@ -109,6 +138,7 @@ void describe(const statistics& s, sink out, void* to) {
     l << "xos: exits";
     p.print(l);
     for (unsigned k = 0; k < s.exits.size(); k++) row(p, exit_names[k], s.exits[k]);
+    module_rows(p, s);
     l << "xos: exceptions in the guest, by vector";
     p.print(l);
     for (unsigned v = 0; v < 32; v++) {

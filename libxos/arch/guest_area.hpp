@@ -13,12 +13,13 @@ namespace xos::arch {
 /// the application's reach) and one for code at CPL 3. In the flat modes they are the same.
 struct guest_area {
     guest_area* self;
-    std::uint64_t pending;    ///< host → guest: give way at the next return to the application
+    std::uint64_t fs_base;    ///< loaded on entry, stored on leave
     std::uint64_t in_kernel;  ///< kernel-side C++ is running: no signal may be delivered here
     std::uint64_t trap_stack_base, trap_stack_size, trap_stack_top;
     std::uint64_t
         syscall_stack_top;  ///< local system calls run on `syscall_stack_size` bytes below it
-    std::uint64_t fs_base;  ///< loaded on entry, stored on leave
+    // From here to `result` it is the frame that the kernel module reads (kmod/xos_uapi.h).
+    std::uint64_t pending;  ///< host → guest: give way at the next return to the application
     // The forwarded call: what the LSTAR stub saved, and the answer.
     std::uint64_t number, arguments[6];
     std::uint64_t result;

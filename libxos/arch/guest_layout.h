@@ -3,12 +3,12 @@
 #define XOS_GUEST_LAYOUT_H
 
 /* Offsets in guest_area, relative to GS in the guest. */
-#define XOS_AREA_PENDING 8
+#define XOS_AREA_FS_BASE 8
 #define XOS_AREA_TRAP_BASE 24
 #define XOS_AREA_TRAP_SIZE 32
 #define XOS_AREA_TRAP_TOP 40
 #define XOS_AREA_SYSCALL_STACK 48
-#define XOS_AREA_FS_BASE 56
+#define XOS_AREA_PENDING 56
 #define XOS_AREA_NUMBER 64
 #define XOS_AREA_ARGUMENTS 72
 #define XOS_AREA_RESULT 120

@@ -32,6 +32,9 @@ enum class step : unsigned {
     already_started,
     bad_option,
     on_alternate_stack,
+    open_module,
+    module_version,
+    attach_module,
 };
 
 struct [[nodiscard]] outcome {

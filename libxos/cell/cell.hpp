@@ -4,10 +4,12 @@
 #include <atomic>
 #include <new>
 #include <xos/mode.hpp>
+#include <xos/transport.hpp>
 
 #include "libxos/base/futex_lock.hpp"
 #include "libxos/base/outcome.hpp"
 #include "libxos/cell/context.hpp"
+#include "libxos/kvm/call_device.hpp"
 #include "libxos/kvm/vm.hpp"
 #include "libxos/memory/address_space.hpp"
 
@@ -31,8 +33,9 @@ struct exit_hooks {
     void (*trap)(context&);  ///< an exception that nobody in the guest settled
     void (*refused)(
         context&);  ///< Linux refused an access, or the application used a privileged instruction
-    void (*signals)(context&);  ///< one is waiting: deliver it, or ask the guest to give way
-    void (*leaving)(context&);  ///< before a thread goes on in host mode, all signals blocked
+    void (*signals)(context&);      ///< one is waiting: deliver it, or ask the guest to give way
+    void (*interrupted)(context&);  ///< perhaps in a call that the kernel module was making
+    void (*leaving)(context&);      ///< before a thread goes on in host mode, all signals blocked
     refusal (*why_refused)(std::uint64_t address);
 };
 
@@ -44,6 +47,9 @@ struct cell_options {
     std::size_t system_arena = std::size_t{160} << 20;
     std::size_t process_arena = automatic_size;
     unsigned process_pager = 0;  ///< residency of the public face
+    xos::transport transport = transport::automatic;
+    /// The calls that Linux carries out, a bit each, for the kernel module.
+    std::uint64_t forwarded[XOS_CALLS / 64] = {};
 };
 
 struct cell_state {
@@ -57,6 +63,8 @@ struct cell_state {
     kvm::descriptor_set descriptors;
     kvm::capabilities caps;
     kvm::vm machine;
+    kvm::call_device calls;  ///< attached: the transport is the kernel module
+    std::uint64_t forwarded[XOS_CALLS / 64] = {};
     memory::system_arena arena;
     alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
     bool tags_translations = false;  ///< PCID
@@ -102,6 +110,7 @@ kernel_sigaction trampoline_for(const kernel_sigaction& wanted);
 void take_over_signals();
 
 const char* mode_name(mode m);
+const char* transport_name(transport t);
 
 /// Makes the VM and everything that exists once. On failure the process is as it was.
 base::outcome start(const cell_options& options, const exit_hooks& hooks);

@@ -13,6 +13,13 @@ std::uint64_t xos_contexts_begin = 0, xos_contexts_size = 0;
 
 namespace xos::cell {
 
+static_assert(offsetof(arch::guest_area, pending) + offsetof(xos_frame, call) ==
+              offsetof(arch::guest_area, number));
+static_assert(offsetof(arch::guest_area, number) + offsetof(xos_call, arguments) ==
+              offsetof(arch::guest_area, arguments));
+static_assert(offsetof(arch::guest_area, number) + offsetof(xos_call, result) ==
+              offsetof(arch::guest_area, result));
+
 using base::outcome;
 using base::step;
 
@@ -89,17 +96,21 @@ outcome make_vcpu(context& c) {
     }
     const auto* page = reinterpret_cast<kernel_page*>(c.kernel_area);
     const bool ring3 = the_cell.is_ring3();
-    return c.cpu.prepare(the_cell.caps,
-                         {.cr3 = c.kernel_area->root,
-                          .tags_translations = the_cell.tags_translations,
-                          .idt = the_cell.interrupt_table.value,
-                          .gdt = reinterpret_cast<std::uint64_t>(&page->tables.gdt),
-                          .tss = reinterpret_cast<std::uint64_t>(&page->tables.tss),
-                          .syscall_entry = address_of(ring3 ? xos_syscall_ring3 : xos_syscall_flat),
-                          .gs_base = reinterpret_cast<std::uint64_t>(c.area),
-                          .kernel_gs_base = reinterpret_cast<std::uint64_t>(c.kernel_area),
-                          .privilege = the_cell.current == mode::ring0 ? 0u : 3u,
-                          .kernel_at_ring0 = the_cell.current != mode::pvm});
+    auto failed = c.cpu.prepare(
+        the_cell.caps, {.cr3 = c.kernel_area->root,
+                        .tags_translations = the_cell.tags_translations,
+                        .idt = the_cell.interrupt_table.value,
+                        .gdt = reinterpret_cast<std::uint64_t>(&page->tables.gdt),
+                        .tss = reinterpret_cast<std::uint64_t>(&page->tables.tss),
+                        .syscall_entry = address_of(ring3 ? xos_syscall_ring3 : xos_syscall_flat),
+                        .gs_base = reinterpret_cast<std::uint64_t>(c.area),
+                        .kernel_gs_base = reinterpret_cast<std::uint64_t>(c.kernel_area),
+                        .privilege = the_cell.current == mode::ring0 ? 0u : 3u,
+                        .kernel_at_ring0 = the_cell.current != mode::pvm});
+    if (!failed.ok() || !the_cell.calls.attached()) return failed;
+    const auto* frame = reinterpret_cast<const xos_frame*>(&c.kernel_area->pending);
+    if (the_cell.calls.runs_vcpus()) c.cpu.run_through(the_cell.calls, c.id);
+    return the_cell.calls.add_vcpu(c.id, frame);
 }
 
 void reset_for_thread(context& c) {

@@ -106,6 +106,29 @@ failure_text text_of(base::outcome failure) {
         case step::on_alternate_stack:
             return {"enter() called on the alternate signal stack",
                     "enter from ordinary code, not from a signal handler"};
+        case step::open_module:
+            switch (error) {
+                case ENOENT:
+                    return {"the kernel module is not loaded: /dev/xos does not exist",
+                            "load it (modprobe xos, or insmod kmod/xos.ko after make kmod), or use "
+                            "transport auto or exit"};
+                case EACCES:
+                    return {"no permission to open /dev/xos",
+                            "install kmod/99-xos.rules and add the user to the group kvm, or use "
+                            "transport auto or exit"};
+                case EPERM:
+                    return {"the kernel module refuses to work on a locked-down kernel",
+                            "use transport auto or exit"};
+                default:
+                    return {"/dev/xos cannot be opened", "use transport auto or exit"};
+            }
+        case step::module_version:
+            return {"the kernel module speaks another version of its interface than this library",
+                    "build and load the module of this libxos (make kmod), or use transport auto "
+                    "or exit"};
+        case step::attach_module:
+            return {"the kernel module could not be attached to the VM",
+                    "see dmesg; transport auto or exit works without it"};
         case step::bad_option:
             return {"a cell_options value is out of range",
                     "max_vcpus must be at least 1 and system_arena hold 52 MiB and 100 KiB a vCPU"};

@@ -145,6 +145,7 @@ void handle_error(context& c, long error) {
         case 11:  // EAGAIN: the same, before the vCPU ever ran
             stopped_at(c, position::unknown, false);
             c.count(exit_kind::signal);
+            if (the_cell.calls.attached()) the_cell.hooks.interrupted(c);
             return;
         case 14:  // EFAULT: no address comes with it
             stopped_at(c, position::unknown, false);

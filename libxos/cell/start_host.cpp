@@ -71,6 +71,15 @@ outcome map_own_image() {
     return failure;
 }
 
+/// The kernel module, if it is wanted and there.
+outcome choose_transport(transport wanted) {
+    auto& cell = the_cell;
+    if (wanted == transport::exit) return base::success;
+    auto failed =
+        cell.calls.attach(cell.descriptors, cell.machine, cell.max_contexts, cell.forwarded);
+    return wanted == transport::module ? failed : base::success;
+}
+
 outcome build(const cell_options& options) {
     auto& cell = the_cell;
     cell.descriptors.initialise();
@@ -99,6 +108,8 @@ outcome build(const cell_options& options) {
         return failed;
     }
     if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
+    base::copy_bytes(cell.forwarded, options.forwarded, sizeof cell.forwarded);
+    if (auto failed = choose_transport(options.transport); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
     cell.flush_page = cell.arena.allocate_kernel(page_size);
     if (!cell.flush_page.value) return {step::reserve_memory, 12};
@@ -118,6 +129,18 @@ const char* mode_name(mode m) {
         case mode::pvm:
             return "pvm";
         case mode::automatic:
+            break;
+    }
+    return "auto";
+}
+
+const char* transport_name(transport t) {
+    switch (t) {
+        case transport::exit:
+            return "exit";
+        case transport::module:
+            return "module";
+        case transport::automatic:
             break;
     }
     return "auto";
@@ -152,6 +175,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
     if (the_cell.started) return {step::already_started, 114};
     the_cell.hooks = hooks;
     if (auto failed = build(options); !failed.ok()) {
+        the_cell.calls.detach(the_cell.descriptors);
         the_cell.descriptors.close_all();
         the_cell.arena.release();
         release_contexts();
@@ -177,6 +201,11 @@ outcome rebuild_after_fork(context* survivor) {
     cell.machine.destroy(cell.descriptors);
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
+    if (cell.calls.attached()) {
+        cell.calls.detach(cell.descriptors);
+        // A child that may not open /dev/xos any more, or has no descriptor left, goes without.
+        (void)choose_transport(transport::automatic);
+    }
     // The other contexts get a vCPU of the new VM when they are taken.
     if (survivor) {
         if (auto failed = remake_context(*survivor); !failed.ok()) return failed;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "libxos/arch/registers.hpp"
+#include "libxos/kvm/call_device.hpp"
 #include "libxos/kvm/vm.hpp"
 
 namespace xos::kvm {
@@ -23,6 +24,8 @@ class vcpu {
     base::outcome create(vm& machine, descriptor_set& descriptors, const capabilities& caps,
                          unsigned id);
     base::outcome prepare(const capabilities& caps, const vcpu_setup& setup);
+    /// KVM_RUN by way of the kernel module, where that cannot reach KVM's port bus.
+    void run_through(const call_device& calls, unsigned id);
     /// Unmaps kvm_run. After fork that page is still shared with the parent, which goes on writing
     /// it.
     void forget(const capabilities& caps);
@@ -53,6 +56,10 @@ class vcpu {
   private:
     void write_special(kvm_sregs& s);
 
+    int run_fd_ = -1;  ///< what run() asks: the vCPU itself, or the kernel module
+    unsigned run_request_ = 0;
+    std::uint64_t run_argument_ = 0;
+    xos_run run_by_module_{};
     int number_ = 0;  ///< descriptor + 1: zeroed memory is a vCPU that does not exist yet
     std::uint8_t tss_type_ = 0;
     kvm_run* run_ = nullptr;

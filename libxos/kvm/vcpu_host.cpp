@@ -77,6 +77,9 @@ outcome vcpu::create(vm& machine, descriptor_set& descriptors, const capabilitie
     if (made >= 0) made = descriptors.adopt(static_cast<int>(made));
     if (made < 0) return {step::create_vcpu, static_cast<int>(-made)};
     number_ = static_cast<int>(made) + 1;
+    run_fd_ = fd();
+    run_request_ = KVM_RUN;
+    run_argument_ = 0;
     long page =
         raw_syscall(__NR_mmap, 0, caps.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd(), 0);
     if (base::is_error(page)) return {step::map_vcpu, static_cast<int>(-page)};
@@ -146,7 +149,14 @@ void vcpu::forget(const capabilities& caps) {
 }
 
 long vcpu::run() {
-    return raw_syscall(__NR_ioctl, fd(), KVM_RUN, 0);
+    return raw_syscall(__NR_ioctl, run_fd_, run_request_, static_cast<long>(run_argument_));
+}
+
+void vcpu::run_through(const call_device& calls, unsigned id) {
+    run_by_module_ = {fd(), id, reinterpret_cast<std::uint64_t>(run_)};
+    run_fd_ = calls.fd();
+    run_request_ = XOS_IOC_RUN;
+    run_argument_ = reinterpret_cast<std::uint64_t>(&run_by_module_);
 }
 
 arch::general_registers vcpu::read_registers() {

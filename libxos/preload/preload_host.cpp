@@ -1,9 +1,9 @@
 // The LD_PRELOAD face: an unmodified program is in the cell before its main() begins.
 //
 // The dynamic linker runs this constructor on the program's only thread. What it should do comes in
-// the environment, where `xos run` puts it: XOS_MODE (auto, ring0, ring3, pvm), XOS_MEM (bytes of
-// anonymous memory to serve inside), XOS_PAGER (huge, demand, populate), XOS_STATS (1: print
-// statistics when the process ends or execs).
+// the environment, where `xos run` puts it: XOS_MODE (auto, ring0, ring3, pvm), XOS_TRANSPORT
+// (auto, exit, module), XOS_MEM (bytes of anonymous memory to serve inside), XOS_PAGER (huge,
+// demand, populate), XOS_STATS (1: print statistics when the process ends or execs).
 #include <linux/fcntl.h>
 
 #include "libxos/api/runtime.hpp"
@@ -82,6 +82,15 @@ bool parse_pager(const char* text, unsigned& pager) {
     return false;
 }
 
+bool parse_transport(const char* text, transport& t) {
+    for (transport candidate : {transport::automatic, transport::exit, transport::module}) {
+        if (!same(text, cell::transport_name(candidate))) continue;
+        t = candidate;
+        return true;
+    }
+    return false;
+}
+
 void print_statistics(const char*) {
     static statistics s;
     s = statistics();
@@ -109,6 +118,10 @@ void print_statistics(const char*) {
     if (const char* wanted = variable(environment, "XOS_PAGER");
         wanted && !parse_pager(wanted, options.process_pager)) {
         give_up("XOS_PAGER is none of huge, demand, populate", "", 0);
+    }
+    if (const char* wanted = variable(environment, "XOS_TRANSPORT");
+        wanted && !parse_transport(wanted, options.transport)) {
+        give_up("XOS_TRANSPORT is none of auto, exit, module", "", 0);
     }
     if (auto failed = api::start_runtime(options); !failed.ok()) {
         const auto text = cell::text_of(failed);

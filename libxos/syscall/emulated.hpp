@@ -14,8 +14,12 @@ using emulation = long (*)(cell::context& c, const std::uint64_t* arguments);
 /// Null for a call that is forwarded.
 emulation emulation_of(std::uint64_t number);
 
-/// The run loop's hook.
+/// The run loop's hooks.
 void on_system_call(cell::context& c);
+void on_interrupted(cell::context& c);
+
+/// Sets the bit of every call that is forwarded.
+void list_forwarded(std::uint64_t* bits);
 
 // signal_calls_host.cpp
 long rt_sigaction(cell::context& c, const std::uint64_t* a);

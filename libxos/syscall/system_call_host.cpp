@@ -2,6 +2,7 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
+#include "libxos/syscall/vector.hpp"
 
 namespace xos::syscall {
 
@@ -71,6 +72,12 @@ emulation emulation_of(std::uint64_t number) {
     return number < table_size ? emulations.by_number[number] : nullptr;
 }
 
+void list_forwarded(std::uint64_t* bits) {
+    for (unsigned n = 0; n < table_size; n++) {
+        if (!emulations.by_number[n]) bits[n / 64] |= std::uint64_t{1} << (n % 64);
+    }
+}
+
 void on_system_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
     const std::uint64_t number = area.number;
@@ -82,6 +89,10 @@ void on_system_call(context& c) {
         c.emulated[number]++;
         const long result = emulate(c, area.arguments);
         if (c.where == position::system_call) area.result = static_cast<std::uint64_t>(result);
+        return;
+    }
+    if (number == XOS_NR_VECTOR) [[unlikely]] {
+        area.result = static_cast<std::uint64_t>(vector(c, area.arguments));
         return;
     }
     const long result = xos_forward(&c, &area.number);

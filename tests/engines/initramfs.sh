@@ -1,15 +1,16 @@
 #!/bin/bash
-# tests/engines/initramfs.sh OUT KERNELDIR amd|intel [--program PATH | FILE=/dest]...
+# tests/engines/initramfs.sh OUT KERNELDIR amd|intel [--program PATH | --module PATH | FILE=/dest]...
 #
 # Packs the initramfs of an emulated machine: busybox, KVM's modules, tests/engines/init, and what is named.
 #
 #   --program PATH  the program, its shared libraries and its loader, each where it is on this machine
+#   --module PATH   a kernel module, loaded after KVM's
 #   FILE=/dest      a file or a directory; not below /dev, /proc or /sys, which are mounted over
 set -euo pipefail
 
 die() { echo "initramfs: $*" >&2; exit 1; }
 
-(( $# >= 3 )) || die "usage: initramfs.sh OUT KERNELDIR amd|intel [--program PATH | FILE=/dest]..."
+(( $# >= 3 )) || die "usage: initramfs.sh OUT KERNELDIR amd|intel [--program PATH | --module PATH | FILE=/dest]..."
 out=$1 kernel=$2 vendor=$3
 shift 3
 here=$(dirname "$(realpath "$0")")
@@ -49,6 +50,12 @@ add_modules() {
     done
 }
 
+# Debug information would be most of it, and the machine's memory holds it until it is loaded.
+add_module() {
+    strip --strip-debug -o "$root/modules/$(basename "$1")" "$1"
+    basename "$1" >>"$root/modules/order"
+}
+
 # The directories of a Debian system, so that a program finds its libraries and its interpreter by either name.
 mkdir -p "$root"/{dev,etc,proc,root,run,sys,tmp,usr/bin,usr/sbin,usr/lib,usr/lib64,var}
 chmod 1777 "$root/tmp"
@@ -65,8 +72,9 @@ add_modules
 while (( $# )); do
     case $1 in
         --program) (( $# > 1 )) || die "--program needs a path"; add_program "$2"; shift 2 ;;
+        --module) (( $# > 1 )) || die "--module needs a path"; add_module "$2"; shift 2 ;;
         *=/*) add "${1%%=*}" "${1#*=}"; shift ;;
-        *) die "neither --program PATH nor FILE=/dest: $1" ;;
+        *) die "neither --program PATH, --module PATH nor FILE=/dest: $1" ;;
     esac
 done
 

@@ -12,6 +12,7 @@
 #
 #   --program PATH     takes PATH along, with its shared libraries, to the same path
 #   --file SRC=/DEST   takes a file or a directory along
+#   --module PATH      loads a kernel module after KVM's
 #   --smp N            processors
 #   --mem MB           memory, 1024 by default
 #   --cpu MODEL        another CPU model of the emulator's
@@ -42,6 +43,7 @@ read_options() {
         case $1 in
             --program)    pack+=(--program "$2"); shift ;;
             --file)       pack+=("$2"); shift ;;
+            --module)     pack+=(--module "$2"); shift ;;
             --smp)        smp=$2; shift ;;
             --mem)        mem=$2; shift ;;
             --cpu)        cpu=$2; shift ;;

@@ -1,6 +1,7 @@
 // Runs every selected test case in a process of its own.
 //
-//     xos-guest-test [--xos-mode=auto|ring0|ring3|pvm] [Catch2's options and test names]
+//     xos-guest-test [--xos-mode=auto|ring0|ring3|pvm] [--xos-transport=auto|exit|module]
+//                    [Catch2's options and test names]
 //
 // A test that crashes or hangs is one failed test, and a test may use the cell in any way.
 #define CATCH_CONFIG_NO_POSIX_SIGNALS
@@ -20,6 +21,7 @@ namespace xos::test {
 namespace {
 
 mode wanted = mode::automatic;
+transport wanted_way = transport::automatic;
 constexpr int seconds_for_one_test = 20;
 
 bool take_mode(const std::string& value) {
@@ -27,6 +29,19 @@ bool take_mode(const std::string& value) {
         if (value == name(m)) return wanted = m, true;
     }
     return false;
+}
+
+bool take_transport(const std::string& value) {
+    for (transport t : {transport::automatic, transport::exit, transport::module}) {
+        if (value == name(t)) return wanted_way = t, true;
+    }
+    return false;
+}
+
+/// The value of `--NAME=`, or null.
+const char* value_of(const char* argument, const std::string& option) {
+    return strncmp(argument, option.c_str(), option.size()) == 0 ? argument + option.size()
+                                                                 : nullptr;
 }
 
 [[noreturn]] void run_in_this_process(Catch::Session& session, const std::string& test) {
@@ -94,17 +109,22 @@ mode wanted_mode() {
     return wanted;
 }
 
+transport wanted_transport() {
+    return wanted_way;
+}
+
 }  // namespace xos::test
 
 int main(int argc, char** argv) {
     using namespace xos::test;
     std::vector<char*> rest;
     for (int i = 0; i < argc; i++) {
-        constexpr char option[] = "--xos-mode=";
-        if (strncmp(argv[i], option, sizeof option - 1) != 0) {
+        const char* mode = value_of(argv[i], "--xos-mode=");
+        const char* transport = value_of(argv[i], "--xos-transport=");
+        if (!mode && !transport) {
             rest.push_back(argv[i]);
-        } else if (!take_mode(argv[i] + sizeof option - 1)) {
-            fprintf(stderr, "xos-guest-test: unknown mode %s\n", argv[i]);
+        } else if (mode ? !take_mode(mode) : !take_transport(transport)) {
+            fprintf(stderr, "xos-guest-test: unknown value in %s\n", argv[i]);
             return 2;
         }
     }

@@ -17,7 +17,7 @@ namespace xos::test {
 void ensure_cell() {
     static std::mutex once;
     std::lock_guard guard(once);
-    if (!started()) start({.mode = wanted_mode()});
+    if (!started()) start({.mode = wanted_mode(), .transport = wanted_transport()});
 }
 
 mode cell_mode() {

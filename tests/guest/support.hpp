@@ -28,6 +28,8 @@ using lines = std::vector<std::string>;
 
 /// What `--xos-mode` asked for.
 mode wanted_mode();
+/// What `--xos-transport` asked for.
+transport wanted_transport();
 
 /// The mode that this machine's cell has, for what differs between them by design. Starts the cell.
 mode cell_mode();

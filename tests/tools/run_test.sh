@@ -44,7 +44,7 @@ expect no-program 2 - "$xos" run
 expect options-of-program 0 - "$xos" run -- sh -c 'test "$1" = --stats' sh --stats
 expect bad-mode 125 'XOS_MODE' env XOS_MODE=nonsense LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
 expect stats 0 'system calls' "$xos" run --stats -- ls /
-for wanted in 'entries +1' 'exits' 'getdents64 +[0-9]+ +exit' 'exit_group +1 +emulated' 'mode (pvm|ring0)'; do
+for wanted in 'entries +1' 'exits' 'getdents64 +[0-9]+ +(exit|module)' 'exit_group +1 +emulated' 'mode (pvm|ring0)'; do
     if ! grep -Eq "$wanted" "$work/err"; then
         echo "FAIL stats: lacks '$wanted'"
         failures=$((failures + 1))
@@ -60,10 +60,16 @@ for memory in "" --mem=64M --pager=demand --pager=populate; do
     expect "memory inside $memory" 0 'mmap +[0-9]+ +local' \
         "$xos" run $memory --stats -- python3 -c 'assert sum(bytearray(30 << 20)) == 0'
 done
-expect memory-of-linux 0 'mmap +[0-9]+ +exit' "$xos" run --mem=0 --stats -- python3 -c 'bytearray(30 << 20)'
+expect memory-of-linux 0 'mmap +[0-9]+ +(exit|module)' "$xos" run --mem=0 --stats -- python3 -c 'bytearray(30 << 20)'
 if grep -Eq 'mmap +[0-9]+ +local' "$work/err"; then
     echo "FAIL memory-of-linux: mmap was served inside"
     failures=$((failures + 1))
+fi
+expect bad-transport 2 'transport' "$xos" run --transport=pigeon -- true
+expect bad-transport-variable 125 'XOS_TRANSPORT' env XOS_TRANSPORT=pigeon LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+expect transport-exit 0 'transport exit' "$xos" run --transport=exit --stats -- true
+if [[ ! -e /dev/xos ]]; then
+    expect no-module 125 'module is not loaded' "$xos" run --transport=module -- true
 fi
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"

@@ -27,7 +27,7 @@ using words = std::vector<std::string>;
 
 struct bench_options {
     std::string engine = "native";
-    std::string mode, json, limits;
+    std::string mode, json, limits, module;
     words others;
 };
 
@@ -91,6 +91,9 @@ words emulated_command(const bench_options& o) {
                   "600",
                   "--file",
                   find_benchmarks().string() + '=' + benchmarks_there};
+    if (!o.module.empty()) {
+        command.insert(command.end(), {"--module", fs::canonical(o.module).string()});
+    }
     if (!o.limits.empty()) {
         command.insert(command.end(),
                        {"--file", fs::canonical(o.limits).string() + '=' + limits_there});
@@ -204,6 +207,8 @@ void add_bench(CLI::App& app, command_result& result) {
     command->add_option(
         "--limits", options->limits,
         "JSON of the most instructions each benchmark may take; exceeded, the status is 1");
+    command->add_option("--module", options->module,
+                        "A kernel module for the emulated machine to load: xos.ko");
     command->allow_extras();
     command->footer(
         "Other options go to xos-bench: --list, --suite, --filter, --rounds, -v and others.");

@@ -236,6 +236,35 @@ finding ring(const features& f) {
     return {warn, "io_uring", value, "Cells run without it."};
 }
 
+std::string layout_in_words(const features::call_module::memory_layout& l) {
+    if (l.error == EPERM) return "";
+    if (l.error) return fmt::format("; asked for the layout of memory: {}", std::strerror(l.error));
+    return fmt::format(
+        "; {} MiB of fresh memory lie in {} extents, the largest of {} KiB on node {}",
+        l.bytes / mib, l.extents, l.largest >> 10, l.node);
+}
+
+finding call_module(const features& f) {
+    const auto& m = f.module;
+    if (!f.xos_module) return {ok, "xos.ko", "absent (optional)", ""};
+    if (m.open_error == EPERM) {
+        return {warn, "xos.ko", "refuses: the kernel is locked down", "Cells run without it."};
+    }
+    if (m.open_error) {
+        return {
+            warn, "xos.ko", fmt::format("cannot be opened: {}", std::strerror(m.open_error)),
+            "Install kmod/99-xos.rules and add the user to the group kvm; cells run without it."};
+    }
+    if (m.abi_version != m.abi_wanted) {
+        return {warn, "xos.ko",
+                fmt::format("speaks version {} of its interface, this libxos version {}",
+                            m.abi_version, m.abi_wanted),
+                "Build and load the module that came with this libxos (`make kmod`); cells run "
+                "without it."};
+    }
+    return {ok, "xos.ko", "usable" + layout_in_words(m.layout), ""};
+}
+
 void judge_kernel(const features& f, std::vector<finding>& to) {
     to.push_back(ring(f));
     if (f.cgroup2.empty()) {
@@ -246,7 +275,7 @@ void judge_kernel(const features& f, std::vector<finding>& to) {
     } else {
         to.push_back({ok, "cgroup v2", "at " + f.cgroup2, ""});
     }
-    to.push_back({ok, "xos.ko", f.xos_module ? "/dev/xos is there" : "absent (optional)", ""});
+    to.push_back(call_module(f));
 }
 
 void judge_costs(const features& f, const cell_measurement& m, std::vector<finding>& to) {

@@ -74,6 +74,23 @@ json kvm_json(const features::kvm_device& k) {
             {"gigabyte_pages", k.gigabyte_pages}};
 }
 
+json module_json(const features& f) {
+    if (!f.xos_module) return nullptr;
+    const auto& m = f.module;
+    json layout = nullptr;
+    if (m.layout.bytes) {
+        layout = {{"bytes", m.layout.bytes},
+                  {"extents", m.layout.extents},
+                  {"largest_bytes", m.layout.largest},
+                  {"node", m.layout.node}};
+    }
+    return {{"open_error", error_or_null(m.open_error)},
+            {"abi_version", m.abi_version},
+            {"abi_wanted", m.abi_wanted},
+            {"layout_error", error_or_null(m.layout.error)},
+            {"layout", layout}};
+}
+
 json features_json(const features& f) {
     json pools = json::array();
     for (const auto& p : f.huge_pages) {
@@ -105,7 +122,8 @@ json features_json(const features& f) {
               {"error", error_or_null(f.io_uring_error)},
               {"disabled", f.io_uring_disabled < 0 ? json(nullptr) : json(f.io_uring_disabled)}}},
             {"cgroup2", f.cgroup2},
-            {"xos_module", f.xos_module}};
+            {"xos_module", f.xos_module},
+            {"module", module_json(f)}};
 }
 
 json costs_json(const diagnosis& d) {

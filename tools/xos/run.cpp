@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 constexpr int own_failure = 125, not_executable = 126, not_found = 127;
 
 struct run_options {
-    std::string ring = "auto";
+    std::string ring = "auto", transport = "auto";
     bool stats = false;
     std::string memory;
     std::string pager;
@@ -137,6 +137,7 @@ int run(const run_options& options) {
     }
     add_to_preload(preload);
     setenv("XOS_MODE", mode_of_ring(options.ring).c_str(), 1);
+    setenv("XOS_TRANSPORT", options.transport.c_str(), 1);
     if (options.stats) setenv("XOS_STATS", "1", 1);
     if (!options.memory.empty()) setenv("XOS_MEM", options.memory.c_str(), 1);
     if (!options.pager.empty()) setenv("XOS_PAGER", options.pager.c_str(), 1);
@@ -154,6 +155,11 @@ void add_run(CLI::App& app, command_result& result) {
     CLI::App* command = app.add_subcommand("run", "Run a program in a cell");
     command->add_option("--ring", options->ring, "Where the program runs: auto, 0, 3, or pvm")
         ->check(CLI::IsMember({"auto", "0", "3", "pvm"}))
+        ->capture_default_str();
+    command
+        ->add_option("--transport", options->transport,
+                     "How system calls reach Linux: auto, exit, or module (the kernel module)")
+        ->check(CLI::IsMember({"auto", "exit", "module"}))
         ->capture_default_str();
     command->add_flag("--stats", options->stats,
                       "Print entries, exits, system calls and faults to stderr at the end");

@@ -1,0 +1,34 @@
+// /dev/xos: the kernel module that makes forwarded calls inside KVM_RUN (kmod/xos_uapi.h).
+//
+// A VM is attached once; then each vCPU names the frame from which its calls are read. Closing the
+// descriptor does not detach: the attachment lasts as long as the VM.
+#pragma once
+
+#include "kmod/xos_uapi.h"
+#include "libxos/kvm/vm.hpp"
+
+namespace xos::kvm {
+
+class call_device {
+  public:
+    /// Fails when there is no usable module; nothing has changed then. `calls`: those that may be
+    /// made by the kernel, a bit each.
+    base::outcome attach(descriptor_set& descriptors, const vm& machine, unsigned max_vcpus,
+                         const std::uint64_t (&calls)[XOS_CALLS / 64]);
+    void detach(descriptor_set& descriptors);
+
+    bool attached() const { return fd_ >= 0; }
+    /// The kernel's port bus could not be reached: vCPUs have to run by way of this device.
+    bool runs_vcpus() const { return !(features_ & XOS_FEATURE_BUS); }
+    int fd() const { return fd_; }
+
+    base::outcome add_vcpu(unsigned id, const xos_frame* frame);
+    /// Sums of all vCPUs. False when not attached.
+    bool read_statistics(xos_statistics& to) const;
+
+  private:
+    int fd_ = -1;
+    unsigned features_ = 0;
+};
+
+}  // namespace xos::kvm

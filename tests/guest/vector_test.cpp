@@ -1,0 +1,123 @@
+// Several calls by one crossing, with and without the kernel module: the same answers.
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "kmod/xos_uapi.h"
+#include "tests/guest/support.hpp"
+
+namespace xos::test {
+
+namespace {
+
+xos_call make(std::uint64_t number, std::initializer_list<std::uint64_t> arguments = {}) {
+    xos_call c{};
+    c.number = number;
+    unsigned i = 0;
+    for (std::uint64_t a : arguments) c.arguments[i++] = a;
+    c.result = 0xdead;
+    return c;
+}
+
+/// All of them, however many crossings it takes.
+void make_all(std::vector<xos_call>& calls) {
+    for (std::size_t made = 0; made < calls.size();) {
+        const long more = syscall(XOS_NR_VECTOR, &calls[made], calls.size() - made);
+        if (more < 0) return;
+        made += static_cast<std::size_t>(more);
+    }
+}
+
+std::vector<long> results(const std::vector<xos_call>& calls) {
+    std::vector<long> r;
+    for (const auto& c : calls) r.push_back(c.result);
+    return r;
+}
+
+bool asleep(int thread) {
+    std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    const auto end = text.rfind(')');
+    return end != text.npos && text.compare(end, 3, ") S") == 0;
+}
+
+std::atomic<int> handled = 0;
+void handler(int) {
+    handled = handled + 1;
+}
+
+/// A thread inside reads from an empty pipe by a vector and gets a signal.
+std::vector<long> read_and_signal(int flags, bool write_afterwards) {
+    struct sigaction a {};
+    a.sa_handler = handler;
+    a.sa_flags = flags;
+    sigaction(SIGUSR1, &a, nullptr);
+    int ends[2];
+    if (pipe(ends) != 0) return {};
+    char byte = 0;
+    std::vector<xos_call> calls{
+        make(SYS_getppid),
+        make(SYS_read, {static_cast<unsigned>(ends[0]), reinterpret_cast<std::uint64_t>(&byte), 1}),
+        make(SYS_gettid)};
+    std::atomic<int> thread = 0;
+    std::thread reader([&] {
+        scoped_entry inside;
+        thread = static_cast<int>(syscall(SYS_gettid));
+        make_all(calls);
+    });
+    eventually([&] { return thread != 0 && asleep(thread); });
+    syscall(SYS_tgkill, getpid(), thread.load(), SIGUSR1);
+    eventually([] { return handled == 1; });
+    if (write_afterwards) (void)!write(ends[1], "x", 1);
+    reader.join();
+    calls[2].result -= thread;
+    return results(calls);
+}
+
+}  // namespace
+
+TEST_CASE("a vector makes its calls in order") {
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    const auto write_end = static_cast<unsigned>(ends[1]);
+    char read_back[4] = {};
+    std::vector<xos_call> calls{
+        make(SYS_getppid),
+        make(SYS_write, {write_end, reinterpret_cast<std::uint64_t>("ab"), 2}),
+        make(SYS_write, {12345, 0, 1}),
+        make(SYS_close, {12345}),  // libxos's own to make: not in a vector
+        make(SYS_write, {write_end, reinterpret_cast<std::uint64_t>("c"), 1}),
+        make(100'000),
+        make(SYS_read,
+             {static_cast<unsigned>(ends[0]), reinterpret_cast<std::uint64_t>(read_back), 3})};
+    in_cell([&] { return make_all(calls), 0; });
+    CHECK(results(calls) == std::vector<long>{getppid(), 2, -EBADF, -ENOSYS, 1, -ENOSYS, 3});
+    CHECK(std::string(read_back) == "abc");
+}
+
+TEST_CASE("a vector that makes no sense is refused") {
+    const auto answers = in_cell([] {
+        std::vector<xos_call> calls(2, make(SYS_getppid));
+        const auto answer = [](auto... a) { return syscall(XOS_NR_VECTOR, a...) < 0 ? errno : 0; };
+        return std::vector<int>{answer(calls.data(), 0ul),
+                                answer(calls.data(), XOS_VECTOR_MAX + 1ul), answer(0x1000ul, 2ul),
+                                answer(~0ul << 40, 2ul)};
+    });
+    CHECK(answers == std::vector<int>{0, EINVAL, EFAULT, EFAULT});
+}
+
+TEST_CASE("a call of a vector that a handler interrupts") {
+    ensure_cell();
+    CHECK(read_and_signal(0, false) == std::vector<long>{getppid(), -EINTR, 0});
+    CHECK(handled == 1);
+}
+
+TEST_CASE("a call of a vector goes on after a handler with SA_RESTART") {
+    ensure_cell();
+    CHECK(read_and_signal(SA_RESTART, true) == std::vector<long>{getppid(), 1, 0});
+    CHECK(handled == 1);
+}
+
+}  // namespace xos::test

@@ -1,0 +1,79 @@
+// The smallest VM that can ring: each vCPU executes OUT to the doorbell's port as often as it is
+// told and halts. Its frame lies in this process's memory, where the guest never looks.
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <ostream>
+#include <vector>
+
+#include "kmod/xos_uapi.h"
+
+namespace xos::test {
+
+inline constexpr unsigned doorbell_port = 0x512;
+
+/// How a run came back.
+struct returned {
+    enum class why { halted, punted, interrupted, failed } what;
+    int error = 0;  ///< errno of KVM_RUN, when it failed
+    friend bool operator==(const returned&, const returned&) = default;
+};
+std::ostream& operator<<(std::ostream& out, const returned& r);
+
+/// A call for a frame or a vector.
+xos_call call(std::uint64_t number, std::initializer_list<std::uint64_t> arguments = {});
+template <class T>
+std::uint64_t address_of(const T* p) {
+    return reinterpret_cast<std::uint64_t>(p);
+}
+
+class machine {
+  public:
+    /// The VM with `vcpus` vCPUs, attached unless told otherwise. XOS_TEST_LOOP in the environment:
+    /// the module was loaded with loop=1, and is expected to say so.
+    enum class attachment { none, all_calls };
+    explicit machine(unsigned vcpus = 1, attachment how = attachment::all_calls);
+    ~machine();
+    machine(const machine&) = delete;
+    machine& operator=(const machine&) = delete;
+
+    int vm() const { return vm_; }
+    int vcpu(unsigned i) const { return vcpus_[i].fd; }
+    int device() const { return device_; }
+    xos_frame& frame(unsigned i = 0) { return *vcpus_[i].frame; }
+    bool loops() const { return loops_; }
+
+    int attach(int vm, const std::uint64_t* calls = nullptr, unsigned version = XOS_ABI_VERSION);
+    int add_vcpu(unsigned i, const xos_frame* frame);
+
+    /// Starts vCPU `i` at its first instruction, to ring `times`, and runs it.
+    returned ring(unsigned i = 0, std::uint64_t times = 1);
+    /// Runs it on. Of a punted doorbell the OUT is complete then.
+    returned run(unsigned i = 0);
+    /// Makes one call through the frame; as ring().
+    returned make(const xos_call& c, unsigned i = 0);
+    xos_statistics statistics() const;
+
+  private:
+    struct one_vcpu {
+        int fd = -1;
+        kvm_run* page = nullptr;
+        xos_frame* frame = nullptr;
+    };
+    void add_memory();
+    void note_form();
+    void set_registers(one_vcpu& v);
+
+    int system_ = -1, vm_ = -1, device_ = -1;
+    unsigned char* memory_ = nullptr;
+    std::vector<one_vcpu> vcpus_;
+    bool loops_ = false;
+};
+
+/// Every call that the module can make.
+extern const std::uint64_t all_calls[XOS_CALLS / 64];
+
+}  // namespace xos::test
