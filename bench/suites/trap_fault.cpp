@@ -42,7 +42,7 @@ void unmap_region() {
     munmap(reinterpret_cast<void*>(region), pages_a_round * page_size);
 }
 
-// ---- libxos. A view cannot give pages back: every round goes on where the last one ended.
+// ---- libxos. Nothing is given back: every round goes on where the last one ended.
 
 struct {
     gva next, end;
@@ -54,9 +54,7 @@ void take_pages() {
     if (view.end - view.next >= pages_a_round * page_size) return;
     view.next = vm::reserve(pages_a_view * page_size);
     view.end = view.next + pages_a_view * page_size;
-    for (auto& f : the_frames.frames) {
-        if (!f.value) f = vm::allocate_frame();
-    }
+    fill(the_frames);
 }
 
 void handle_faults(trap_handler what, handler_registers registers) {

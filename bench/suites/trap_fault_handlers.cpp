@@ -8,6 +8,12 @@ namespace xos::bench {
 
 frame_ring the_frames;
 
+void fill(frame_ring& ring) {
+    for (auto& f : ring.frames) {
+        if (!f.value) f = vm::allocate_frame();
+    }
+}
+
 namespace {
 
 gpa next_frame() {

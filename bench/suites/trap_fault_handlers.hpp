@@ -13,6 +13,8 @@ struct frame_ring {
     unsigned turn;
 };
 extern frame_ring the_frames;
+/// Unless that was done before. Needs a view.
+void fill(frame_ring& ring);
 
 /// Maps the next frame where the fault was.
 verdict map_frame(trap_frame& frame, void*);

@@ -1,5 +1,6 @@
+#include <algorithm>
 #include <cerrno>
-#include <vector>
+#include <memory>
 #include <xos/cell.hpp>
 #include <xos/vm.hpp>
 
@@ -104,9 +105,40 @@ translation query(gva address) noexcept {
     return r.found;
 }
 
+/// Like a vector, but that adding an edit writes nothing twice, and that room for the next one is
+/// made at once.
 struct batch::list {
-    std::vector<edit> edits;
+    static constexpr std::size_t least = 8;
+
+    std::unique_ptr<edit[]> edits = std::make_unique<edit[]>(least);
+    edit *next = edits.get(), *end = next + least;
     std::size_t failed = 0;
+
+    std::size_t count() const { return static_cast<std::size_t>(next - edits.get()); }
+
+    [[gnu::always_inline]] void add(edit_kind kind, access allowed, gva begin, std::uint64_t length,
+                                    std::uint64_t target = 0, std::uint32_t largest = 1,
+                                    std::uint32_t option = 0) {
+        edit& e = *next++;
+        e.kind = kind;
+        e.allowed = allowed;
+        e.largest = largest;
+        e.option = option;
+        e.begin = begin;
+        e.length = length;
+        e.target = target;
+        if (next == end) [[unlikely]]
+            grow();
+    }
+    [[gnu::noinline, gnu::cold]] void grow() {
+        const std::size_t held = count();
+        next--;  // not added, should there be no memory
+        auto larger = std::make_unique<edit[]>(2 * held);
+        std::copy_n(edits.get(), held, larger.get());
+        edits = std::move(larger);
+        next = edits.get() + held;
+        end = next + held;
+    }
 };
 
 batch::batch() : list_(std::make_unique<list>()) {}
@@ -115,49 +147,48 @@ batch::batch(batch&&) noexcept = default;
 batch& batch::operator=(batch&&) noexcept = default;
 
 void batch::map(gva begin, std::size_t bytes, gpa frame, access a, leaf largest) {
-    list_->edits.push_back(
-        {edit_kind::map, a, static_cast<std::uint32_t>(largest), 0, begin, bytes, frame.value});
+    list_->add(edit_kind::map, a, begin, bytes, frame.value, static_cast<std::uint32_t>(largest));
 }
 void batch::map_unused(gva begin, std::size_t bytes, gpa frame, access a, leaf largest) {
-    list_->edits.push_back(
-        {edit_kind::map, a, static_cast<std::uint32_t>(largest), 1, begin, bytes, frame.value});
+    list_->add(edit_kind::map, a, begin, bytes, frame.value, static_cast<std::uint32_t>(largest),
+               1);
 }
 void batch::map_new(gva begin, std::size_t bytes, access a) {
-    list_->edits.push_back({edit_kind::map_new, a, 1, 0, begin, bytes, 0});
+    list_->add(edit_kind::map_new, a, begin, bytes);
 }
 void batch::unmap(gva begin, std::size_t bytes) {
-    list_->edits.push_back({edit_kind::unmap, access::none, 1, 0, begin, bytes, 0});
+    list_->add(edit_kind::unmap, access::none, begin, bytes);
 }
 void batch::unmap_and_free(gva begin, std::size_t bytes) {
-    list_->edits.push_back({edit_kind::unmap, access::none, 1, 1, begin, bytes, 0});
+    list_->add(edit_kind::unmap, access::none, begin, bytes, 0, 1, 1);
 }
 void batch::protect(gva begin, std::size_t bytes, access a) {
-    list_->edits.push_back({edit_kind::protect, a, 1, 0, begin, bytes, 0});
+    list_->add(edit_kind::protect, a, begin, bytes);
 }
 void batch::move(gva from, std::size_t bytes, gva to) {
-    list_->edits.push_back({edit_kind::move, access::none, 1, 0, from, bytes, to.value});
+    list_->add(edit_kind::move, access::none, from, bytes, to.value);
 }
 void batch::split(gva begin, std::size_t bytes) {
-    list_->edits.push_back({edit_kind::split, access::none, 1, 0, begin, bytes, 0});
+    list_->add(edit_kind::split, access::none, begin, bytes);
 }
 void batch::merge(gva begin, std::size_t bytes) {
-    list_->edits.push_back({edit_kind::merge, access::none, 1, 0, begin, bytes, 0});
+    list_->add(edit_kind::merge, access::none, begin, bytes);
 }
 
 std::size_t batch::size() const noexcept {
-    return list_->edits.size();
+    return list_->count();
 }
 void batch::clear() noexcept {
-    list_->edits.clear();
+    list_->next = list_->edits.get();
 }
 std::size_t batch::failed() const noexcept {
     return list_->failed;
 }
 
 map_result batch::commit() noexcept {
-    const auto& edits = list_->edits;
-    api::touch(edits.data(), edits.size() * sizeof(edit));
-    edit_request r{edits.data(), edits.size(), 0};
+    const edit* const edits = list_->edits.get();
+    api::touch(edits, list_->count() * sizeof(edit));
+    edit_request r{edits, list_->count(), 0};
     const auto result =
         static_cast<map_result>(gateway_call(gateway_commit, reinterpret_cast<long>(&r)));
     list_->failed = r.failed;

@@ -45,6 +45,7 @@ struct guest_area {
     /// How many flushes there had been when this vCPU left an address space.
     static constexpr unsigned max_spaces = 16;
     std::uint64_t flushes_seen[max_spaces];
+    const void* recent_view;  ///< a hint: what the last edit of a page was about
 };
 
 /// guest → host, in `trap_request` of a trap exit.

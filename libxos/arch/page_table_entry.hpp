@@ -113,8 +113,11 @@ inline entry exchange(entry& slot, entry value) {
 }
 /// On failure, `expected` becomes what the slot holds.
 inline bool compare_exchange(entry& slot, entry& expected, entry value) {
-    return std::atomic_ref(slot.bits).compare_exchange_strong(expected.bits, value.bits,
-                                                              std::memory_order_acq_rel);
+    std::uint64_t held = expected.bits;  // std::atomic_ref would keep it in memory
+    const bool done = __atomic_compare_exchange_n(&slot.bits, &held, value.bits, false,
+                                                  __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    expected.bits = held;
+    return done;
 }
 /// Returns what the slot held before.
 inline entry clear_flags(entry& slot, entry_flags f) {

@@ -214,11 +214,7 @@ bool buddy::free_page(std::uint64_t page, bool clean) {
 
 bool buddy::free(std::uint64_t first, std::uint64_t count, bool clean) {
     if (count == 1) return free_page(first, clean);
-    if (!in_range(first, count)) return false;
-    const bool all_held = each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
-        return (word.held & mask) == mask;
-    });
-    if (!all_held) return false;
+    if (!is_allocated(first, count)) return false;
 
     each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
         word.held &= ~mask;
@@ -231,8 +227,36 @@ bool buddy::free(std::uint64_t first, std::uint64_t count, bool clean) {
     return true;
 }
 
+bool buddy::each_is_allocated(std::uint64_t first, std::uint64_t count) const {
+    if (!in_range(first, count)) return false;
+    return each_word(first, count, [](const page_bits& word, std::uint64_t mask) {
+        return (word.held & mask) == mask;
+    });
+}
+
 bool buddy::is_clean(std::uint64_t first, std::uint64_t count) const {
     return in_range(first, count) && all_clean(first, count);
+}
+
+void buddy::set_each_used(std::uint64_t first, std::uint64_t count) {
+    if (!in_range(first, count)) return;
+    each_word(first, count, [](page_bits& word, std::uint64_t mask) {
+        word.clean &= ~mask;
+        return true;
+    });
+}
+
+std::uint64_t buddy::end_of_alike(std::uint64_t first, std::uint64_t end) const {
+    const bool clean = bits_[first / 64].clean & bit_of(first);
+    while (first < end) {
+        const std::uint64_t word = bits_[first / 64].clean, others = clean ? ~word : word;
+        if (const std::uint64_t rest = others >> first % 64) {
+            first += static_cast<unsigned>(std::countr_zero(rest));
+            break;
+        }
+        first += 64 - first % 64;
+    }
+    return std::min(first, end);
 }
 
 bool buddy::set_clean(std::uint64_t first, std::uint64_t count, bool clean) {

@@ -66,9 +66,30 @@ class buddy {
     /// `clean` says whether all of them are. False if one of them is not allocated.
     bool free(std::uint64_t first, std::uint64_t count, bool clean);
 
+    /// Whether all these pages are allocated.
+    bool is_allocated(std::uint64_t first, std::uint64_t count = 1) const {
+        if (!in_one_word(first, count)) [[unlikely]]
+            return each_is_allocated(first, count);
+        const std::uint64_t mask = mask_of(first, count);
+        return (bits_[first / 64].held & mask) == mask;
+    }
+
     /// Whether all these pages, free or allocated, are known to be zero. False if one was never
     /// added.
-    bool is_clean(std::uint64_t first, std::uint64_t count = 1) const;
+    bool is_clean(std::uint64_t first, std::uint64_t count) const;
+    bool is_clean(std::uint64_t page) const {
+        return page < pages_ && bits_[page / 64].clean & bit_of(page);
+    }
+
+    /// Where the pages end, at `end` at the latest, that are like the first: known to be zero, or not.
+    std::uint64_t end_of_alike(std::uint64_t first, std::uint64_t end) const;
+
+    /// Says that allocated pages are about to be written.
+    void set_used(std::uint64_t first, std::uint64_t count = 1) {
+        if (!in_one_word(first, count)) [[unlikely]]
+            return set_each_used(first, count);
+        bits_[first / 64].clean &= ~mask_of(first, count);
+    }
 
     /// Says what these pages, free or allocated, hold. False if one was never added.
     bool set_clean(std::uint64_t first, std::uint64_t count, bool clean);
@@ -127,6 +148,15 @@ class buddy {
     bool in_range(std::uint64_t first, std::uint64_t count) const {
         return first <= pages_ && count <= pages_ - first;
     }
+    /// Of the range, if it is there.
+    bool in_one_word(std::uint64_t first, std::uint64_t count) const {
+        return count - 1 < 64 - first % 64 && first + count <= pages_;
+    }
+    static constexpr std::uint64_t mask_of(std::uint64_t first, std::uint64_t count) {
+        return ~std::uint64_t{0} >> (64 - count) << first % 64;
+    }
+    bool each_is_allocated(std::uint64_t first, std::uint64_t count) const;
+    void set_each_used(std::uint64_t first, std::uint64_t count);
     template <class Visitor>
     bool each_word(std::uint64_t first, std::uint64_t count, Visitor&& visitor) const;
     bool all_clean(std::uint64_t first, std::uint64_t count) const;

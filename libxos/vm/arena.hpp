@@ -65,7 +65,11 @@ class arena {
     std::uint64_t length() const { return length_; }
     gpa frame_of(gva a) const { return physical_ + (a - begin_); }
     const view& own_view() const { return *view_; }
-    memory::buddy& pages() { return pages_; }
+    /// Under the address space's lock.
+    memory::buddy& pages() {
+        forget_recent();
+        return pages_;
+    }
     std::uint64_t page_of(gva a) const { return (a - begin_) / page_size; }
     gva address_of(std::uint64_t page) const { return begin_ + page * page_size; }
 
@@ -104,14 +108,26 @@ class arena {
     std::uint64_t grown() const { return grown_; }
 
   private:
+    /// An extent, in pages.
+    struct recent_extent {
+        std::uint64_t first = 0, count = 0;
+    };
+
     bool grow_in_host(std::uint64_t bytes);
     base::outcome add_chunk(std::uint64_t bytes);
+    gva take_new(std::uint64_t pages, memory::buddy::preference first);
+    bool keep_recent(std::uint64_t first, std::uint64_t pages);
+    bool forget_recent();
 
     gva begin_;
     gpa physical_;
     std::uint64_t length_ = 0, grown_ = 0, planned_ = 0;
     view* view_ = nullptr;
     memory::buddy pages_;
+    /// What came back last and is likely to be wanted again, in one piece. `pages_` takes it for
+    /// allocated. Only of anonymous memory, which nobody counts.
+    recent_extent recent_[4];
+    unsigned recent_turn_ = 0;
     arena_options options_;
     bool in_use_ = false;
 };

@@ -41,9 +41,22 @@ void discard_from_guest(gva begin, std::uint64_t bytes) {
 
 gva arena::take(std::uint64_t bytes, memory::buddy::preference first) {
     const std::uint64_t pages = bytes / page_size;
-    if (pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
+    if (pages == 0) return gva{0};
+    if (first == memory::buddy::preference::dirty) {
+        for (recent_extent& r : recent_) {
+            if (r.count != pages) continue;
+            r.count = 0;
+            return address_of(r.first);
+        }
+    }
+    return take_new(pages, first);
+}
+
+gva arena::take_new(std::uint64_t pages, memory::buddy::preference first) {
+    if (pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
     const unsigned order = pages == 1 ? 0 : 64 - static_cast<unsigned>(__builtin_clzl(pages - 1));
-    const auto page = pages_.allocate(order, first);
+    auto page = pages_.allocate(order, first);
+    if (!page && forget_recent()) page = pages_.allocate(order, first);
     if (!page) return gva{0};
     // What is free in front stays usable: the rest of the block goes back as it was.
     const std::uint64_t rest = (std::uint64_t{1} << order) - pages;
@@ -53,8 +66,63 @@ gva arena::take(std::uint64_t bytes, memory::buddy::preference first) {
 
 bool arena::give_back(gva at, std::uint64_t bytes, bool clean) {
     if (!at.is_aligned(page_size) || bytes % page_size != 0 || !contains(at, bytes)) return false;
-    return pages_.free(page_of(at), bytes / page_size, clean);
+    const std::uint64_t first = page_of(at), pages = bytes / page_size;
+    if (!clean && options_.free_memory == visibility::allocated_only) {
+        return keep_recent(first, pages);
+    }
+    return pages_.free(first, pages, clean);
 }
+
+/// Merging a page with all its buddies, only to split them again for the next page, would cost more
+/// than zeroing it.
+bool arena::keep_recent(std::uint64_t first, std::uint64_t pages) {
+    constexpr std::uint64_t most = large_page_size / page_size;
+    recent_extent* room = nullptr;
+    for (recent_extent& r : recent_) {
+        if (r.count == 0) {
+            room = &r;
+        } else if (first < r.first + r.count && r.first < first + pages) {
+            return false;
+        }
+    }
+    // Aligned like what the buddy allocator hands out.
+    const bool is_whole = pages != 0 && pages <= most &&
+                          (first & (~std::uint64_t{0} >> __builtin_clzl(2 * pages - 1) >> 1)) == 0;
+    if (!is_whole) return pages_.free(first, pages, false);
+    if (!pages_.is_allocated(first, pages)) return false;
+    if (!room) {
+        room = &recent_[recent_turn_++ % std::size(recent_)];
+        pages_.free(room->first, room->count, false);
+    }
+    *room = {first, pages};
+    return true;
+}
+
+bool arena::forget_recent() {
+    bool some = false;
+    for (recent_extent& r : recent_) {
+        if (r.count == 0) continue;
+        pages_.free(r.first, r.count, false);
+        r.count = 0;
+        some = true;
+    }
+    return some;
+}
+
+namespace {
+
+/// Those that are not known to be zero, in runs.
+void zero_dirty(const memory::buddy& pages, std::uint64_t first, std::uint64_t count, gva at) {
+    const std::uint64_t end = first + count;
+    for (std::uint64_t page = first; page < end;) {
+        const std::uint64_t next = pages.end_of_alike(page, end);
+        if (!pages.is_clean(page))
+            zero_memory(at + (page - first) * page_size, (next - page) * page_size);
+        page = next;
+    }
+}
+
+}  // namespace
 
 bool arena::grow_in_guest(std::uint64_t bytes) {
     if (exists() && grown_ == length_) return false;
@@ -105,14 +173,14 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
                               arch::level::page_2m, stale);
                     stale.flush();
                 }
-                if (wanted == contents::zeroed && pages <= few_pages) {
-                    for (std::uint64_t p = page_of(at); p < page_of(at) + pages; p++) {
-                        if (!pages_.is_clean(p)) zero_memory(address_of(p), page_size);
-                    }
+                if (wanted == contents::zeroed && pages == 1) {
+                    if (!pages_.is_clean(page_of(at))) zero_memory(at, page_size);
+                } else if (wanted == contents::zeroed && pages <= few_pages) {
+                    zero_dirty(pages_, page_of(at), pages, at);
                 } else if (wanted == contents::zeroed) {
                     zero_later = !pages_.is_clean(page_of(at), pages);
                 }
-                if (!zero_later) pages_.set_clean(page_of(at), pages, false);
+                if (!zero_later) pages_.set_used(page_of(at), pages);
                 break;
             }
         }
@@ -120,12 +188,12 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
     }
     if (zero_later) {
         // The pages are ours; their bits share words with others', which the lock protects.
-        if (pages >= many_pages) discard_from_guest(at, bytes);
-        for (std::uint64_t p = page_of(at); pages < many_pages && p < page_of(at) + pages; p++) {
-            if (!pages_.is_clean(p)) zero_memory(address_of(p), page_size);
-        }
+        if (pages >= many_pages)
+            discard_from_guest(at, bytes);
+        else
+            zero_dirty(pages_, page_of(at), pages, at);
         memory::guest_edit editing(lock);
-        pages_.set_clean(page_of(at), pages, false);
+        pages_.set_used(page_of(at), pages);
     }
     return at;
 }

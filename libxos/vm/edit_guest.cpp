@@ -51,8 +51,21 @@ struct needs {
     std::uint64_t frames = 0;
 };
 
-map_result check(const edit& e, needs& needed) {
-    const view* v = find_view(e.begin);
+/// The edits of a batch are mostly in one view.
+class view_finder {
+  public:
+    const view* find(gva a) {
+        if (!last_ || a - last_->begin >= last_->length) [[unlikely]]
+            last_ = find_view(a);
+        return last_;
+    }
+
+  private:
+    const view* last_ = nullptr;
+};
+
+[[gnu::always_inline]] inline map_result check(const edit& e, view_finder& views, needs& needed) {
+    const view* v = views.find(e.begin);
     if (!v) return map_result::not_reserved;
     const std::uint64_t step = std::uint64_t{1} << v->fine_shift;
     if (!e.begin.is_aligned(step) || e.length % step != 0) return map_result::misaligned;
@@ -91,8 +104,7 @@ map_result check(const edit& e, needs& needed) {
     return map_result::bad_option;
 }
 
-void apply(const edit& e, stale_translations& stale) {
-    const view& v = *find_view(e.begin);
+[[gnu::always_inline]] inline void apply(const edit& e, const view& v, stale_translations& stale) {
     switch (e.kind) {
         case edit_kind::map:
             return map_range(v, e.begin, e.length, gpa{e.target}, e.allowed,
@@ -114,14 +126,52 @@ void apply(const edit& e, stale_translations& stale) {
     }
 }
 
+/// A batch that gives many 4 KiB pages of a view the same access, as collectors and checkpointers
+/// do: the view, or null. Everything is checked then.
+const view* view_of_alike_protections(const edit_request& request) {
+    const edit first = request.edits[0];
+    const view* const v = find_view(first.begin);
+    if (!v || v->fine_shift != 12 || first.kind != edit_kind::protect ||
+        first.length != page_size || !is_access(first.allowed))
+        return nullptr;
+    const gva begin = v->begin;
+    const std::uint64_t length = v->length;
+    const edit* const end = request.edits + request.count;
+    for (const edit* e = request.edits; e < end; e++) {
+        if (e->kind != edit_kind::protect || e->allowed != first.allowed ||
+            e->length != page_size || !e->begin.is_aligned(page_size) || e->begin - begin >= length)
+            return nullptr;
+    }
+    return v;
+}
+
+void protect_alike(const view& v, const edit_request& request, stale_translations& stale) {
+    const access wanted = request.edits[0].allowed;
+    const edit* const end = request.edits + request.count;
+    for (const edit* e = request.edits; e < end; e++) {
+        if (entry* slot = v.slot_of_4k(e->begin)) [[likely]]
+            change_access(*slot, wanted, e->begin, stale);
+        else
+            protect_range(v, e->begin, page_size, wanted, stale);
+    }
+}
+
 }  // namespace
 
 long commit_edits(long argument, long, long, long, long, long) {
     auto& request = *reinterpret_cast<edit_request*>(argument);
     memory::guest_edit editing(cell::the_cell.space().lock());
+    if (const view* v = request.count > 1 ? view_of_alike_protections(request) : nullptr) {
+        stale_translations stale;
+        protect_alike(*v, request, stale);
+        stale.flush();
+        request.failed = request.count;
+        return 0;
+    }
     needs needed;
+    view_finder views;
     for (std::uint64_t i = 0; i < request.count; i++) {
-        const map_result r = check(request.edits[i], needed);
+        const map_result r = check(request.edits[i], views, needed);
         if (r != map_result::ok) {
             request.failed = i;
             return static_cast<long>(r);
@@ -134,7 +184,7 @@ long commit_edits(long argument, long, long, long, long, long) {
     stale_translations stale;
     bool release = false;
     for (std::uint64_t i = 0; i < request.count; i++) {
-        apply(request.edits[i], stale);
+        apply(request.edits[i], *views.find(request.edits[i].begin), stale);
         release |= request.edits[i].kind == edit_kind::unmap && request.edits[i].option;
     }
     stale.flush();
@@ -161,15 +211,18 @@ long scan_used(long argument, long, long, long, long, long) {
     const std::uint64_t wanted_bits = request.flags;
     std::uint64_t at = 0, word = 0, found = 0;
     stale_translations stale;
+    const auto note_word_end = [&] {
+        if ((at & 63) != 0) return;
+        request.bitmap[at / 64 - 1] = word;
+        word = 0;
+    };
     const auto note = [&](bool is_used) {
         if (is_used) {
             word |= std::uint64_t{1} << (at & 63);
             found++;
         }
-        if ((++at & 63) == 0) {
-            request.bitmap[at / 64 - 1] = word;
-            word = 0;
-        }
+        at++;
+        note_word_end();
     };
     const auto look = [&](entry& slot, gva page) {
         const entry e = arch::load(slot);
@@ -187,9 +240,23 @@ long scan_used(long argument, long, long, long, long, long) {
             for (unsigned i = 0; i < p.count(); i++) note(is_used);
             return;
         }
+        // Most pages are unused, so looking for the next used one is what counts.
         entry* slot = p.table() + p.first();
-        for (unsigned i = 0; i < p.count(); i++) {
-            note(look(slot[i], p.page(i)));
+        for (unsigned i = 0; i < p.count();) {
+            const std::uint64_t left_of_word = 64 - (at & 63), left = p.count() - i;
+            const entry* const end = slot + (left < left_of_word ? left : left_of_word);
+            const entry* const begin = slot;
+            for (; slot < end; slot++) {
+                if (!(arch::load(*slot).bits & wanted_bits)) [[likely]]
+                    continue;
+                const auto n = static_cast<std::uint64_t>(slot - begin);
+                if (!look(*slot, p.page(i + static_cast<unsigned>(n)))) continue;
+                word |= std::uint64_t{1} << ((at + n) & 63);
+                found++;
+            }
+            i += static_cast<unsigned>(end - begin);
+            at += static_cast<std::uint64_t>(end - begin);
+            note_word_end();
         }
     });
     if (at & 63) request.bitmap[at / 64] = word;

@@ -18,10 +18,6 @@ std::uint64_t the_flushes = 0;
 
 namespace {
 
-void invalidate(gva page) {
-    asm volatile("invlpg (%0)" : : "r"(page.value) : "memory");
-}
-
 void reload_root() {
     std::uint64_t root;
     asm volatile("movq %%cr3, %0; movq %0, %%cr3" : "=r"(root) : : "memory");
@@ -67,7 +63,7 @@ void stale_translations::flush() {
     if (count_ > capacity) {
         reload_root();
     } else {
-        for (unsigned i = 0; i < count_; i++) invalidate(pages_[i]);
+        for (unsigned i = 0; i < count_; i++) invalidate(gva{pages_[i]});
     }
     flush_others();
 }

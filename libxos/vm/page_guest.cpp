@@ -7,94 +7,96 @@ namespace xos::vm {
 
 namespace {
 
-/// Why `slot_of` has found none.
-[[gnu::noinline, gnu::cold]] map_result no_slot(gva page) {
-    if (!page.is_aligned(page_size)) return map_result::misaligned;
-    const view* v = find_view(page);
-    if (!v) return map_result::not_reserved;
-    return v->fine_shift == 12 ? map_result::too_large : map_result::bad_option;
-}
-
-/// The entry of a 4 KiB page, or null.
-[[gnu::always_inline]] inline arch::entry* slot_of(gva page) {
-    const view* v = the_views.find(page);
-    if (!v || v->fine_shift != 12 || page.value % page_size != 0) [[unlikely]]
-        return nullptr;
-    if (const std::uint64_t space = arch::current_area()->space) [[unlikely]]
-        v = own_view(*v, space);
-    const std::uint64_t tagged = v->tables[(page - v->begin) >> 21].load(std::memory_order_relaxed);
-    if (tagged & view::replaced) [[unlikely]]
-        return nullptr;
-    return reinterpret_cast<arch::entry*>(tagged) + (page.value >> 12 & 511);
-}
-
-/// flags_of() by value: the way to a mapping is counted in instructions.
-constexpr std::uint64_t flags_by_access[8] = {
-    static_cast<std::uint64_t>(flags_of(access::none)),
-    static_cast<std::uint64_t>(flags_of(access::read)),
-    static_cast<std::uint64_t>(held),
-    static_cast<std::uint64_t>(flags_of(access::read_write)),
-    static_cast<std::uint64_t>(held),
-    static_cast<std::uint64_t>(flags_of(access::read_execute)),
-    static_cast<std::uint64_t>(held),
-    static_cast<std::uint64_t>(flags_of(access::read_write_execute)),
+struct place {
+    arch::entry* slot;
+    map_result problem;
 };
 
-[[gnu::noinline, gnu::cold]] map_result map_over(arch::entry& slot, arch::entry old,
-                                                 arch::entry wanted) {
-    for (;;) {
-        if (old.has(leaving)) {
-            asm volatile("pause");
-            old = arch::load(slot);
-            continue;
-        }
-        const bool same_frame = ((old.bits ^ wanted.bits) & arch::address_mask) == 0;
-        if (is_mapped(old) && (!same_frame || takes_away(old, wanted))) return map_result::shrinks;
-        if (arch::compare_exchange(slot, old, wanted)) return map_result::ok;
-    }
+/// The view of a page, if the last edit on this vCPU was in it, too; or null. In the main space
+/// only, whose views are never taken down.
+[[gnu::always_inline]] inline const view* view_at_hand(const arch::guest_area& area, gva page) {
+    auto* v = static_cast<const view*>(area.recent_view);
+    return !area.space && v && page - v->begin < v->length ? v : nullptr;
 }
 
-[[gnu::always_inline]] inline map_result map_one(gva page, gpa frame, access a) {
-    arch::entry* slot = slot_of(page);
-    if (!slot) [[unlikely]]
-        return no_slot(page);
-    if (frame.value % page_size != 0) [[unlikely]]
-        return map_result::misaligned;
-    const auto used = static_cast<std::uint64_t>(memory::accessed_and_dirty);
-    const arch::entry wanted(frame.value | flags_by_access[static_cast<unsigned>(a) & 7] | used);
+const view* look_up(arch::guest_area& area, gva page) {
+    const view* v = find_view(page);
+    if (v && !area.space) area.recent_view = v;
+    return v;
+}
+
+[[gnu::always_inline]] inline place find(const view* v, gva page) {
+    if (!page.is_aligned(page_size)) return {nullptr, map_result::misaligned};
+    if (!v) return {nullptr, map_result::not_reserved};
+    if (v->fine_shift != 12) return {nullptr, map_result::bad_option};
+    return {v->slot_of_4k(page), map_result::too_large};
+}
+
+[[gnu::always_inline]] inline map_result map_one(const view* v, gva page, gpa frame, access a) {
+    const place at = find(v, page);
+    if (!at.slot) return at.problem;
+    if (!frame.is_aligned(page_size)) return map_result::misaligned;
+    const arch::entry wanted(frame, flags_of(a) | memory::accessed_and_dirty);
     // Not present to present, or to more permission: no translation that a TLB holds allows more
     // than the entry does, so nothing is flushed (Intel SDM vol. 3A, 4.10.4.3).
     arch::entry old{};
-    if (arch::compare_exchange(*slot, old, wanted)) [[likely]]
-        return map_result::ok;
-    return map_over(*slot, old, wanted);
-}
-
-[[gnu::always_inline]] inline map_result protect_one(gva page, access a) {
-    arch::entry* slot = slot_of(page);
-    if (!slot) [[unlikely]]
-        return no_slot(page);
-    const std::uint64_t chosen = flags_by_access[static_cast<unsigned>(a) & 7];
-    arch::entry old = arch::load(*slot), wanted;
-    do {
-        if (!is_mapped(old)) return map_result::not_mapped;
-        wanted = arch::entry((old.bits & ~static_cast<std::uint64_t>(access_bits)) | chosen);
-    } while (!arch::compare_exchange(*slot, old, wanted));
-    if (takes_away(old, wanted)) flush_page(page);
+    while (!arch::compare_exchange(*at.slot, old, wanted)) {
+        if (old.has(leaving)) {
+            old = {};
+            asm volatile("pause");
+            continue;
+        }
+        if (is_mapped(old) &&
+            (old.frame(arch::level::page_4k) != frame || takes_away(old, wanted))) {
+            return map_result::shrinks;
+        }
+    }
     return map_result::ok;
 }
 
-/// Ordinary code that must not be interrupted by a signal in between.
-template <class F>
-[[gnu::always_inline]] inline long as_kernel(F&& f) {
-    arch::guest_area& area = *arch::current_area();
+/// @param shrank  set when a TLB may hold more than the entry now allows.
+[[gnu::always_inline]] inline map_result protect_one(const view* v, gva page, access a,
+                                                     bool& shrank) {
+    const place at = find(v, page);
+    if (!at.slot) return at.problem;
+    const auto chosen = flags_of(a);
+    arch::entry old = arch::load(*at.slot), wanted;
+    do {
+        if (!is_mapped(old)) return map_result::not_mapped;
+        wanted = arch::entry((old.bits & ~static_cast<std::uint64_t>(access_bits)) |
+                             static_cast<std::uint64_t>(chosen));
+    } while (!arch::compare_exchange(*at.slot, old, wanted));
+    shrank = takes_away(old, wanted);
+    return map_result::ok;
+}
+
+// Ordinary code that must not be interrupted by a signal in between.
+
+[[gnu::always_inline]] inline std::uint64_t become_kernel(arch::guest_area& area) {
     const std::uint64_t outer = area.in_kernel;
     area.in_kernel = 1;
-    const auto result = static_cast<long>(f());
+    return outer;
+}
+
+[[gnu::always_inline]] inline long end_kernel(arch::guest_area& area, std::uint64_t outer,
+                                              map_result result) {
     area.in_kernel = outer;
     if (!outer && __atomic_load_n(&area.pending, __ATOMIC_RELAXED)) [[unlikely]]
         arch::poll_guest();
-    return result;
+    return static_cast<long>(result);
+}
+
+/// Out of line, so that the usual way calls nothing and keeps everything in scratch registers.
+[[gnu::noinline, gnu::cold]] long end_kernel_with_flush(arch::guest_area& area, std::uint64_t outer,
+                                                        gva page) {
+    flush_page(page);
+    return end_kernel(area, outer, map_result::ok);
+}
+
+/// Whether a page is flushed by one instruction.
+bool is_only_cpu() {
+    const auto& cell = cell::the_cell;
+    return __atomic_load_n(&cell.context_count, __ATOMIC_ACQUIRE) < 2 && cell.current != mode::pvm;
 }
 
 gva gva_of(long value) {
@@ -107,20 +109,65 @@ gpa gpa_of(long value) {
 }  // namespace
 
 long map_page(long page, long frame, long wanted, long, long, long) {
-    return static_cast<long>(map_one(gva_of(page), gpa_of(frame), static_cast<access>(wanted)));
+    return static_cast<long>(
+        map_one(find_view(gva_of(page)), gva_of(page), gpa_of(frame), static_cast<access>(wanted)));
 }
 
 long protect_page(long page, long wanted, long, long, long, long) {
-    return static_cast<long>(protect_one(gva_of(page), static_cast<access>(wanted)));
+    bool shrank = false;
+    const map_result result =
+        protect_one(find_view(gva_of(page)), gva_of(page), static_cast<access>(wanted), shrank);
+    if (shrank) flush_page(gva_of(page));
+    return static_cast<long>(result);
 }
 
-long map_page_directly(long page, long frame, long wanted) {
-    return as_kernel(
-        [&] { return map_one(gva_of(page), gpa_of(frame), static_cast<access>(wanted)); });
+namespace {
+
+[[gnu::noinline]] long map_page_of_other_view(long page, long frame, long wanted) {
+    arch::guest_area& area = *arch::current_area();
+    const std::uint64_t outer = become_kernel(area);
+    const view* v = look_up(area, gva_of(page));
+    return end_kernel(area, outer,
+                      map_one(v, gva_of(page), gpa_of(frame), static_cast<access>(wanted)));
 }
 
-long protect_page_directly(long page, long wanted) {
-    return as_kernel([&] { return protect_one(gva_of(page), static_cast<access>(wanted)); });
+[[gnu::noinline]] long protect_page_of_other_view(long page, long wanted) {
+    arch::guest_area& area = *arch::current_area();
+    const std::uint64_t outer = become_kernel(area);
+    const view* v = look_up(area, gva_of(page));
+    bool shrank = false;
+    const map_result result = protect_one(v, gva_of(page), static_cast<access>(wanted), shrank);
+    if (shrank) flush_page(gva_of(page));
+    return end_kernel(area, outer, result);
+}
+
+}  // namespace
+
+long map_page_directly(long page, long frame, long wanted) noexcept {
+    arch::guest_area& area = *arch::current_area();
+    const view* v = view_at_hand(area, gva_of(page));
+    if (!v) [[unlikely]]
+        return map_page_of_other_view(page, frame, wanted);
+    const std::uint64_t outer = become_kernel(area);
+    return end_kernel(area, outer,
+                      map_one(v, gva_of(page), gpa_of(frame), static_cast<access>(wanted)));
+}
+
+long protect_page_directly(long page, long wanted) noexcept {
+    arch::guest_area& area = *arch::current_area();
+    const view* v = view_at_hand(area, gva_of(page));
+    if (!v) [[unlikely]]
+        return protect_page_of_other_view(page, wanted);
+    const std::uint64_t outer = become_kernel(area);
+    bool shrank = false;
+    const map_result result = protect_one(v, gva_of(page), static_cast<access>(wanted), shrank);
+    if (shrank) {
+        if (!is_only_cpu()) [[unlikely]]
+            return end_kernel_with_flush(area, outer, gva_of(page));
+        __atomic_fetch_add(&the_flushes, 1, __ATOMIC_SEQ_CST);
+        invalidate(gva_of(page));
+    }
+    return end_kernel(area, outer, result);
 }
 
 }  // namespace xos::vm

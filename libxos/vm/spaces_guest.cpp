@@ -24,6 +24,9 @@ unsigned root_index(const view& v) {
     return v.begin.value >> page_levels_below_root & 511;
 }
 
+/// All spaces in use have smaller numbers. Under the lock.
+unsigned spaces_used = 1;
+
 entry reference_to(entry* table) {
     using enum entry_flags;
     const auto at = reinterpret_cast<std::uint64_t>(table);
@@ -47,8 +50,8 @@ other_space* used_space(long number) {
 
 /// What a view maps at a page: small leaves, and parts of large ones.
 entry leaf_at(const view& v, gva page) {
+    if (entry* slot = v.slot_of(page)) return arch::load(*slot);
     const std::uint64_t i = v.piece_of(page);
-    if (!v.is_replaced(i)) return arch::load(*v.slot_of(page));
     const entry e = arch::load(*v.coarse[i]);
     if (!is_mapped(e)) return {};
     const std::uint64_t inside = page.value & ((std::uint64_t{1} << v.coarse_shift) - 1);
@@ -66,7 +69,8 @@ bool is_shared(const view& shared, const view& mine, gva page, gpa frame) {
         return is_mapped(e) && frame_of(e) == frame;
     };
     if (&mine != &shared && maps_it(shared)) return true;
-    for (const other_space& s : the_spaces) {
+    for (unsigned n = 1; n < spaces_used; n++) {
+        const other_space& s = the_spaces[n];
         for (unsigned i = 0; s.in_use && i < s.view_count; i++) {
             if (s.shared[i] == &shared && &s.own[i] != &mine && maps_it(s.own[i])) return true;
         }
@@ -246,6 +250,7 @@ long space_make(long, long, long, long, long, long) {
         if (!s.root) return error_nomem;
         s.view_count = 0;
         s.in_use = true;
+        if (n >= spaces_used) spaces_used = n + 1;
         main_space().on_new_tables = share_new_tables;
         share_new_tables();
         return n;
@@ -336,11 +341,12 @@ long copy_on_write(long address, long, long, long, long, long) {
     if (!page.is_aligned(page_size)) return static_cast<long>(map_result::misaligned);
     memory::guest_edit editing(main_space().lock());
     const view* shared = the_views.find(page);
-    const view* v = find_view(page);
-    if (!v) return static_cast<long>(map_result::not_reserved);
+    if (!shared) return static_cast<long>(map_result::not_reserved);
+    const std::uint64_t space = arch::current_area()->space;
+    const view* v = space ? own_view(*shared, space) : shared;
     if (v->fine_shift != 12) return static_cast<long>(map_result::bad_option);
     stale_translations stale;
-    split_range(*v, page, page_size, stale);
+    if (v->is_replaced(v->piece_of(page))) split_range(*v, page, page_size, stale);
     entry& slot = *v->slot_of(page);
     const entry old = arch::load(slot);
     if (!is_mapped(old)) return static_cast<long>(map_result::not_mapped);

@@ -12,31 +12,10 @@ using arch::entry_flags;
 
 constexpr auto used = entry_flags::accessed | entry_flags::dirty;
 
-constexpr std::uint64_t bits_of(entry_flags f) {
-    return static_cast<std::uint64_t>(f);
-}
-entry with_access(entry e, access a) {
-    return entry((e.bits & ~bits_of(access_bits)) | bits_of(flags_of(a)));
-}
-
 entry reference_to(const entry* table) {
     using enum entry_flags;
     const auto at = reinterpret_cast<std::uint64_t>(table);
     return {cell::the_cell.space().physical_of(at), present | writable | user | accessed};
-}
-
-entry_flags size_bit(const view& v) {
-    return v.fine_shift == 12 ? entry_flags::none : entry_flags::large;
-}
-
-void change_access(entry& slot, access a, gva page, stale_translations& stale) {
-    entry old = arch::load(slot), wanted;
-    do {
-        if (!is_mapped(old)) return;
-        wanted = with_access(old, a);
-        if (wanted == old) return;
-    } while (!arch::compare_exchange(slot, old, wanted));
-    if (takes_away(old, wanted)) stale.add(page);
 }
 
 /// Back to its table, for an edit of parts of it.
@@ -81,11 +60,13 @@ void replace(const piece& p, entry leaf, stale_translations& stale) {
         stale.add(p.begin);
 }
 
-void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
-               arch::level largest, stale_translations& stale, arch::entry_flags use) {
+void map_pieces(const view& v, gva begin, std::uint64_t length, gpa first, access a,
+                arch::level largest, stale_translations& stale, arch::entry_flags use) {
     const auto flags = flags_of(a) | use;
     const std::uint64_t coarse_mask = (std::uint64_t{1} << v.coarse_shift) - 1;
     const bool may_be_large = v.has_large_leaves() && largest >= v.coarser();
+    const std::uint64_t step = std::uint64_t{1} << v.fine_shift;
+    const auto small_flags = flags | size_bit(v);
     gpa frame = first;
     for_each_piece(v, begin, length, [&](const piece& p) {
         if (may_be_large && p.whole() && (frame.value & coarse_mask) == 0) {
@@ -95,16 +76,18 @@ void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access
         }
         open_up(p, stale);
         entry* slot = p.table() + p.first();
-        for (unsigned i = 0; i < p.count(); i++) {
-            if (arch::exchange(slot[i], entry(frame, flags | size_bit(v))).is_present())
-                stale.add(p.page(i));
-            frame = frame + (std::uint64_t{1} << v.fine_shift);
+        gva page = p.begin;
+        for (const entry* const end = slot + p.count(); slot < end; slot++) {
+            if (arch::exchange(*slot, entry(frame, small_flags)).is_present()) stale.add(page);
+            frame = frame + step;
+            page = page + step;
         }
     });
 }
 
-void unmap_range(const view& v, gva begin, std::uint64_t length, bool release,
-                 stale_translations& stale) {
+void unmap_pieces(const view& v, gva begin, std::uint64_t length, bool release,
+                  stale_translations& stale) {
+    const std::uint64_t step = std::uint64_t{1} << v.fine_shift;
     for_each_piece(v, begin, length, [&](const piece& p) {
         if (p.whole() && v.is_replaced(p.index) && !release) {
             for (unsigned i = 0; i < 512; i++) arch::store(p.table()[i], entry{});
@@ -115,19 +98,16 @@ void unmap_range(const view& v, gva begin, std::uint64_t length, bool release,
         }
         open_up(p, stale);
         entry* slot = p.table() + p.first();
-        for (unsigned i = 0; i < p.count(); i++) {
-            entry old = arch::load(slot[i]), rest;
-            do {
-                if (!is_mapped(old)) break;
-                rest = release ? entry(gpa(old.bits & arch::address_mask), leaving) : entry{};
-            } while (!arch::compare_exchange(slot[i], old, rest));
-            if (old.is_present()) stale.add(p.page(i));
+        gva page = p.begin;
+        for (const entry* const end = slot + p.count(); slot < end; slot++) {
+            remove(*slot, page, release, stale);
+            page = page + step;
         }
     });
 }
 
-void protect_range(const view& v, gva begin, std::uint64_t length, access a,
-                   stale_translations& stale) {
+void protect_pieces(const view& v, gva begin, std::uint64_t length, access a,
+                    stale_translations& stale) {
     for_each_piece(v, begin, length, [&](const piece& p) {
         if (p.whole() && v.is_replaced(p.index)) {
             change_access(p.coarse(), a, p.begin, stale);

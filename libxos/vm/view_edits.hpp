@@ -37,16 +37,70 @@ void split(const piece& p);
 /// Puts a large leaf in the table's place.
 void replace(const piece& p, arch::entry leaf, stale_translations& stale);
 
+// ---- one entry
+
+inline arch::entry_flags size_bit(const view& v) {
+    return v.fine_shift == 12 ? arch::entry_flags::none : arch::entry_flags::large;
+}
+
+inline void change_access(arch::entry& slot, access a, gva page, stale_translations& stale) {
+    constexpr auto others = ~static_cast<std::uint64_t>(access_bits);
+    const auto chosen = static_cast<std::uint64_t>(flags_of(a));
+    arch::entry old = arch::load(slot), wanted;
+    do {
+        if (!is_mapped(old)) return;
+        wanted = arch::entry((old.bits & others) | chosen);
+        if (wanted == old) return;
+    } while (!arch::compare_exchange(slot, old, wanted));
+    if (takes_away(old, wanted)) stale.add(page);
+}
+
+inline void remove(arch::entry& slot, gva page, bool release, stale_translations& stale) {
+    arch::entry old = arch::load(slot), rest;
+    do {
+        if (!is_mapped(old)) return;
+        rest = release ? arch::entry(gpa(old.bits & arch::address_mask), leaving) : arch::entry{};
+    } while (!arch::compare_exchange(slot, old, rest));
+    if (old.is_present()) stale.add(page);
+}
+
+// ---- ranges
+
+void map_pieces(const view& v, gva begin, std::uint64_t length, gpa first, access a,
+                arch::level largest, stale_translations& stale, arch::entry_flags use);
+void unmap_pieces(const view& v, gva begin, std::uint64_t length, bool release,
+                  stale_translations& stale);
+void protect_pieces(const view& v, gva begin, std::uint64_t length, access a,
+                    stale_translations& stale);
+
+/// The entry of a range that is one small leaf, or null.
+inline arch::entry* only_slot(const view& v, gva begin, std::uint64_t length) {
+    return length == std::uint64_t{1} << v.fine_shift ? v.slot_of(begin) : nullptr;
+}
+
 /// Frames from `first` upwards, by leaves up to `largest`; what was there is replaced. `use` is
 /// what the entries say of accesses so far.
-void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
-               arch::level largest, stale_translations& stale,
-               arch::entry_flags use = memory::accessed_and_dirty);
+inline void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
+                      arch::level largest, stale_translations& stale,
+                      arch::entry_flags use = memory::accessed_and_dirty) {
+    arch::entry* const slot = only_slot(v, begin, length);
+    if (!slot) return map_pieces(v, begin, length, first, a, largest, stale, use);
+    const auto flags = flags_of(a) | use | size_bit(v);
+    if (arch::exchange(*slot, arch::entry(first, flags)).is_present()) stale.add(begin);
+}
 /// With `release`, the entries of small leaves keep their frames, marked as `leaving`.
-void unmap_range(const view& v, gva begin, std::uint64_t length, bool release,
-                 stale_translations& stale);
-void protect_range(const view& v, gva begin, std::uint64_t length, access a,
-                   stale_translations& stale);
+inline void unmap_range(const view& v, gva begin, std::uint64_t length, bool release,
+                        stale_translations& stale) {
+    arch::entry* const slot = only_slot(v, begin, length);
+    if (!slot) return unmap_pieces(v, begin, length, release, stale);
+    remove(*slot, begin, release, stale);
+}
+inline void protect_range(const view& v, gva begin, std::uint64_t length, access a,
+                          stale_translations& stale) {
+    arch::entry* const slot = only_slot(v, begin, length);
+    if (!slot) return protect_pieces(v, begin, length, a, stale);
+    change_access(*slot, a, begin, stale);
+}
 void move_range(const view& from, gva begin, std::uint64_t length, const view& to, gva target,
                 stale_translations& stale);
 void split_range(const view& v, gva begin, std::uint64_t length, stale_translations& stale);

@@ -48,6 +48,14 @@ struct view {
             return nullptr;
         return reinterpret_cast<arch::entry*>(tagged) + (page.value >> fine_shift & 511);
     }
+    /// The same, for a view of 4 KiB leaves.
+    arch::entry* slot_of_4k(gva page) const {
+        const std::uint64_t tagged =
+            tables[(page - begin) / large_page_size].load(std::memory_order_relaxed);
+        if (tagged & replaced) [[unlikely]]
+            return nullptr;
+        return reinterpret_cast<arch::entry*>(tagged + (page.value >> 9 & 0xff8));
+    }
 };
 
 struct view_table {
@@ -56,9 +64,9 @@ struct view_table {
     view views[capacity];
 
     const view* find(gva a) const {
-        const unsigned n = count.load(std::memory_order_acquire);
-        for (unsigned i = 0; i < n; i++) {
-            if (a - views[i].begin < views[i].length) return &views[i];
+        const view* const end = views + count.load(std::memory_order_acquire);
+        for (const view* v = views; v < end; v++) {
+            if (a - v->begin < v->length) return v;
         }
         return nullptr;
     }
@@ -128,11 +136,20 @@ inline bool is_mapped(arch::entry e) {
     return e.has(arch::entry_flags::present | held);
 }
 
-constexpr arch::entry_flags flags_of(access a) {
+/// By the three bits of an access; what may not be read may not be touched.
+inline constexpr auto access_flags = [] {
     using enum arch::entry_flags;
-    const auto bits = static_cast<unsigned>(a);
-    if (bits == 0) return held;
-    return present | user | (bits & 2 ? writable : none) | (bits & 4 ? none : no_execute);
+    struct {
+        arch::entry_flags of[8];
+    } table{};
+    for (unsigned bits = 0; bits < 8; bits++) {
+        const auto more = (bits & 2 ? writable : none) | (bits & 4 ? none : no_execute);
+        table.of[bits] = bits & 1 ? present | user | more : held;
+    }
+    return table;
+}();
+constexpr arch::entry_flags flags_of(access a) {
+    return access_flags.of[static_cast<unsigned>(a) & 7];
 }
 inline constexpr auto access_bits = arch::entry_flags::present | arch::entry_flags::user |
                                     arch::entry_flags::writable | arch::entry_flags::no_execute |
@@ -148,8 +165,8 @@ inline access access_of(arch::entry e) {
 inline bool takes_away(arch::entry before, arch::entry after) {
     using enum arch::entry_flags;
     if (!before.is_present()) return false;
-    return !after.is_present() || (before.has(writable) && !after.has(writable)) ||
-           (!before.has(no_execute) && after.has(no_execute));
+    const arch::entry lost(before.bits & ~after.bits), gained(after.bits & ~before.bits);
+    return lost.has(present | writable) || gained.has(no_execute);
 }
 
 // ---- kernel side
@@ -158,7 +175,7 @@ inline bool takes_away(arch::entry before, arch::entry after) {
 class stale_translations {
   public:
     void add(gva page) {
-        if (count_ < capacity) pages_[count_] = page;
+        if (count_ < capacity) pages_[count_] = page.value;
         count_++;
     }
     void add_all() { count_ = capacity + 1; }
@@ -170,13 +187,18 @@ class stale_translations {
     /// Beyond so many, reloading CR3 costs less (Linux's tlb_single_page_flush_ceiling is 33).
     static constexpr unsigned capacity = 32;
     unsigned count_ = 0;
-    gva pages_[capacity];
+    std::uint64_t pages_[capacity];  // of type gva they would all be zeroed first
 };
 
 void flush_page(gva page);
 
 /// Flushes so far, anywhere: what a tagged TLB entry of another space may have missed.
 extern std::uint64_t the_flushes;
+
+/// On this CPU, which reads its own tables.
+inline void invalidate(gva page) {
+    asm volatile("invlpg (%0)" : : "r"(page.value) : "memory");
+}
 
 enum class edit_kind : std::uint32_t { map, map_new, unmap, protect, move, split, merge };
 
@@ -219,8 +241,8 @@ long scan_used(long request, long, long, long, long, long);
 long query_page(long request, long, long, long, long, long);
 
 /// The first two as functions of ordinary code in the flat modes: signals wait until it is done.
-long map_page_directly(long page, long frame, long writable);
-long protect_page_directly(long page, long wanted);
+long map_page_directly(long page, long frame, long writable) noexcept;
+long protect_page_directly(long page, long wanted) noexcept;
 
 /// Gateway numbers (XOS_GATEWAY_BASE + n).
 enum gateway : unsigned {
