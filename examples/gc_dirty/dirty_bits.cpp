@@ -1,0 +1,63 @@
+// The processor notes the first write to each page in the page table. Nobody is interrupted, and
+// whoever owns the table reads and clears the notes with ordinary loads and stores.
+#include <system_error>
+#include <xos/cell.hpp>
+#include <xos/stats.hpp>
+#include <xos/vm.hpp>
+
+#include "tracked_memory.hpp"
+
+namespace gc_dirty {
+
+namespace {
+
+class dirty_bits final : public tracked_memory {
+  public:
+    dirty_bits(std::size_t pages, xos::mode mode) : bytes_(pages * xos::page_size) {
+        try {
+            xos::start({.mode = mode, .frame_arena = bytes_});
+        } catch (const std::system_error& e) {
+            throw not_available(e.what());
+        }
+        view_ = xos::vm::reserve(bytes_);
+        inside([&] {
+            xos::vm::batch changes;
+            changes.map_new(view_, bytes_, xos::vm::access::read_write);
+            if (const auto r = changes.commit(); r != xos::vm::map_result::ok)
+                throw std::runtime_error(xos::vm::to_string(r));
+        });
+    }
+
+    void inside(const std::function<void()>& work) override {
+        const xos::scoped_entry entry;
+        work();
+    }
+    std::byte* data() override { return reinterpret_cast<std::byte*>(view_.value); }
+
+    void start_tracking() override {
+        page_set ignored(bytes_ / xos::page_size);
+        take_changed(ignored);
+    }
+
+    void take_changed(page_set& changed) override {
+        constexpr bool clear = true;
+        const long found =
+            xos::vm::scan(view_, bytes_, xos::vm::usage::dirty, clear, changed.words());
+        if (found < 0)
+            throw std::runtime_error(xos::vm::to_string(static_cast<xos::vm::map_result>(found)));
+    }
+
+    std::optional<std::uint64_t> exits() const override { return xos::thread_exits(); }
+
+  private:
+    std::size_t bytes_;
+    xos::gva view_;
+};
+
+}  // namespace
+
+std::unique_ptr<tracked_memory> make_dirty_bits(std::size_t pages, xos::mode mode) {
+    return std::make_unique<dirty_bits>(pages, mode);
+}
+
+}  // namespace gc_dirty
