@@ -37,5 +37,36 @@ g++ -std=c++20 "$work/consumer/main.cpp" -o "$work/by-pkg-config" $flags
 [[ $(LD_LIBRARY_PATH=$libdir "$work/by-pkg-config") == inside ]]
 echo "pkg-config xos: ok"
 
+# jemalloc on an arena, if this build has it.
+if [[ -e $libdir/libxos-jemalloc.a ]]; then
+    cat >"$work/consumer/heap.cpp" <<'C'
+#include <cstdio>
+#include <xos/cell.hpp>
+#include <xos/jemalloc.hpp>
+int main() {
+    xos::enter();
+    xos::memory::arena pool({.bytes = 64 << 20});
+    {
+        xos::memory::jemalloc_heap heap(pool);
+        std::puts(pool.owns(heap.allocate(100)) ? "in the arena" : "elsewhere");
+    }
+    xos::leave();
+}
+C
+    cat >>"$work/consumer/CMakeLists.txt" <<'C'
+add_executable(heap heap.cpp)
+target_link_libraries(heap PRIVATE xos::jemalloc xos::xos)
+C
+    cmake -S "$work/consumer" -B "$work/consumer/build" >>"$work/log"
+    cmake --build "$work/consumer/build" >>"$work/log"
+    [[ $("$work/consumer/build/heap") == "in the arena" ]]
+    sed "s#^prefix=.*#prefix=$work/usr#" "$libdir/pkgconfig/xos-jemalloc.pc" >"$work/xos-jemalloc.pc"
+    flags=$(PKG_CONFIG_PATH="$work" pkg-config --cflags --libs xos-jemalloc)
+    # shellcheck disable=SC2086
+    g++ -std=c++20 "$work/consumer/heap.cpp" -o "$work/heap" $flags
+    [[ $(LD_LIBRARY_PATH=$libdir "$work/heap") == "in the arena" ]]
+    echo "xos::jemalloc and pkg-config xos-jemalloc: ok"
+fi
+
 [[ $("$work/usr/bin/xos" run -- echo from the cell) == "from the cell" ]]
 echo "installed xos run: ok"

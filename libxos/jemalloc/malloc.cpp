@@ -1,0 +1,54 @@
+// jemalloc's arenas for malloc, on an arena of ours.
+#include <mutex>
+#include <new>
+
+#include "libxos/jemalloc/control.hpp"
+#include "libxos/jemalloc/extents.hpp"
+
+namespace xos::memory {
+
+namespace {
+
+constexpr std::size_t administration = std::size_t{2} << 20;
+
+/// jemalloc makes a further arena when first an object of this size is allocated, for all of them.
+/// Its hooks can be changed only then, so one object has to be there; nobody touches its memory.
+void make_arena_of_large_objects() {
+    static void* first = nullptr;
+    const auto threshold = control::read<std::size_t>("opt.oversize_threshold");
+    if (threshold && !first) first = mallocx(threshold, 0);
+}
+
+void install(extents& e, unsigned jemalloc_arena) {
+    const control::name hooks(jemalloc_arena, "extent_hooks");
+    control::check(control::write(hooks, &e.hooks), hooks);
+}
+
+}  // namespace
+
+void use_for_malloc(arena& a, when_exhausted policy) {
+    // Never destroyed: memory is freed until the very end.
+    alignas(extents) static unsigned char place[sizeof(extents)];
+    static std::mutex installing;
+    static bool installed = false;
+    std::lock_guard guard(installing);
+    if (installed)
+        throw std::system_error(EALREADY, std::generic_category(),
+                                "use_for_malloc() can be called only once");
+    const auto arenas = control::read<unsigned>("opt.narenas");
+    const arena_statistics s = a.statistics();
+    if (s.reserved - s.allocated < (arenas + 1) * administration)
+        throw std::system_error(
+            ENOMEM, std::generic_category(),
+            "use_for_malloc() needs 2 MiB for each of jemalloc's " + std::to_string(arenas) +
+                " arenas; make the arena larger, or set narenas in MALLOC_CONF");
+    make_arena_of_large_objects();
+    auto* e = new (place) extents(a, policy);
+    installed = true;
+    // That of large objects is the next one, if it exists.
+    const bool one_more = control::read<std::size_t>("opt.oversize_threshold") != 0 &&
+                          control::read<unsigned>("arenas.narenas") > arenas;
+    for (unsigned i = 0; i < arenas + one_more; i++) install(*e, i);
+}
+
+}  // namespace xos::memory
