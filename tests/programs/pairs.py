@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs programs natively and under `xos run`, and compares what a user can see of them.
 
-    pairs.py XOS pairs.list [NAME...]
+    pairs.py [--run-option=OPTION]... XOS pairs.list [NAME...]
 
 A line of the list is `name: command`, split like a shell splits words; `$T` is an empty directory of
 its own for each run. Standard output, standard error and exit status must be the same byte for byte.
@@ -39,7 +39,9 @@ def describe(what, native, cell):
 
 
 def main():
-    xos, listing, *names = sys.argv[1:]
+    marker = "--run-option="
+    options = [a[len(marker):] for a in sys.argv[1:] if a.startswith(marker)]
+    xos, listing, *names = [a for a in sys.argv[1:] if not a.startswith(marker)]
     failed = passed = 0
     for line in pathlib.Path(listing).read_text().splitlines():
         if not line.strip() or line.startswith("#"):
@@ -48,7 +50,7 @@ def main():
         if names and name not in names:
             continue
         words = shlex.split(command)
-        native, cell = run([], words), run([xos, "run", "--"], words)
+        native, cell = run([], words), run([xos, "run", *options, "--"], words)
         differences = [describe(what, x, y) for what, x, y in
                        zip(("exit status", "standard output", "standard error"), native, cell) if x != y]
         if differences:

@@ -71,6 +71,23 @@ expect transport-exit 0 'transport exit' "$xos" run --transport=exit --stats -- 
 if [[ ! -e /dev/xos ]]; then
     expect no-module 125 'module is not loaded' "$xos" run --transport=module -- true
 fi
+# Which malloc the program has.
+mapped='grep -q libjemalloc /proc/self/maps'
+expect malloc-jemalloc 0 - "$xos" run --malloc=jemalloc -- sh -c "$mapped"
+expect malloc-by-environment 0 - env XOS_MALLOC=jemalloc "$xos" run -- sh -c "$mapped"
+expect malloc-option-first 1 - env XOS_MALLOC=jemalloc "$xos" run --malloc=system -- sh -c "$mapped"
+expect malloc-system 1 - "$xos" run -- sh -c "$mapped"
+expect malloc-preload-kept 0 - env LD_PRELOAD=libm.so.6 "$xos" run --malloc=jemalloc -- sh -c "$mapped && grep -q libm.so /proc/self/maps"
+expect malloc-unknown 2 'malloc' "$xos" run --malloc=other -- true
+expect malloc-unknown-in-environment 2 'malloc: other' env XOS_MALLOC=other "$xos" run -- true
+# /dev/null over the library, where only this command sees it.
+hide='for f in /usr/local/lib /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/lib; do
+          [ ! -e $f/libjemalloc.so.2 ] || mount --bind /dev/null $f/libjemalloc.so.2 || exit 99; done; exec "$@"'
+expect malloc-not-installed 125 'libjemalloc.so.2 is not installed: apt-get install libjemalloc2' \
+    unshare --map-root-user --mount env -u LD_LIBRARY_PATH sh -c "$hide" sh "$xos" run --malloc=jemalloc -- true
+# Its memory comes from the cell, not from Linux.
+expect malloc-without-exits 0 'mmap +[0-9]+ +local' "$xos" run --malloc=jemalloc --stats -- \
+    /usr/bin/python3 -c 'x = [bytes(100000) for i in range(1000)]'
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"
 [[ $(cat "$work/out") == one ]] && grep -q 'system calls' "$work/err" || {

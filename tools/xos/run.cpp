@@ -29,6 +29,7 @@ constexpr int own_failure = 125, not_executable = 126, not_found = 127;
 
 struct run_options {
     std::string ring = "auto", transport = "auto";
+    std::string malloc = "system";
     bool stats = false;
     std::string memory;
     std::string pager;
@@ -48,6 +49,26 @@ fs::path find_preload() {
          {here / "../lib/libxos-preload.so", fs::path(XOS_PRELOAD_INSTALLED)}) {
         std::error_code ignored;
         if (fs::exists(candidate, ignored)) return fs::canonical(candidate);
+    }
+    return {};
+}
+
+/// Where the dynamic linker would find a library of this name, as far as that is likely; else
+/// empty.
+fs::path find_library(const char* name) {
+    const char* path = std::getenv("LD_LIBRARY_PATH");
+    std::string all = path ? path : "";
+    all +=
+        ":/usr/local/lib:/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu:/lib64:/usr/lib64:/lib:/"
+        "usr/lib";
+    for (std::string_view rest = all; !rest.empty();) {
+        const auto end = rest.find(':');
+        const std::string_view directory = rest.substr(0, end);
+        rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+        const fs::path candidate = fs::path(directory) / name;
+        std::error_code ignored;
+        if (!directory.empty() && fs::is_regular_file(candidate, ignored))
+            return fs::absolute(candidate);
     }
     return {};
 }
@@ -110,9 +131,12 @@ std::string why_not_preloadable(const fs::path& program) {
     return {};
 }
 
-void add_to_preload(const fs::path& library) {
+/// Before whatever is preloaded already.
+void add_to_preload(const std::vector<fs::path>& libraries) {
+    std::string all;
+    for (const auto& library : libraries) all += (all.empty() ? "" : ":") + library.string();
     const char* others = std::getenv("LD_PRELOAD");
-    const std::string all = others && *others ? library.string() + ":" + others : library.string();
+    if (others && *others) all += std::string(":") + others;
     setenv("LD_PRELOAD", all.c_str(), 1);
 }
 
@@ -127,6 +151,17 @@ int run(const run_options& options) {
         return fail(own_failure,
                     "libxos-preload.so is neither in ../lib nor in " XOS_PRELOAD_INSTALLED);
     }
+    std::vector<fs::path> libraries{preload};
+    if (options.malloc == "jemalloc") {
+        constexpr const char* jemalloc = "libjemalloc.so.2";
+        libraries.push_back(find_library(jemalloc));
+        if (libraries.back().empty()) {
+            return fail(own_failure,
+                        std::string(jemalloc) +
+                            " is not installed: apt-get install libjemalloc2, add its directory to "
+                            "LD_LIBRARY_PATH, or use --malloc=system");
+        }
+    }
     const std::string& name = options.program.front();
     const fs::path program = search(name);
     if (program.empty()) return fail(not_found, name + ": not found");
@@ -135,7 +170,7 @@ int run(const run_options& options) {
     if (const std::string why = why_not_preloadable(program); !why.empty()) {
         return fail(not_executable, name + " " + why);
     }
-    add_to_preload(preload);
+    add_to_preload(libraries);
     setenv("XOS_MODE", mode_of_ring(options.ring).c_str(), 1);
     setenv("XOS_TRANSPORT", options.transport.c_str(), 1);
     if (options.stats) setenv("XOS_STATS", "1", 1);
@@ -160,6 +195,14 @@ void add_run(CLI::App& app, command_result& result) {
         ->add_option("--transport", options->transport,
                      "How system calls reach Linux: auto, exit, or module (the kernel module)")
         ->check(CLI::IsMember({"auto", "exit", "module"}))
+        ->capture_default_str();
+    command
+        ->add_option(
+            "--malloc", options->malloc,
+            "The program's malloc: system, its own; or jemalloc, whose memory is then mapped "
+            "without exits")
+        ->check(CLI::IsMember({"system", "jemalloc"}))
+        ->envname("XOS_MALLOC")
         ->capture_default_str();
     command->add_flag("--stats", options->stats,
                       "Print entries, exits, system calls and faults to stderr at the end");
