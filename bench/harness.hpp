@@ -36,6 +36,8 @@ enum class place {
     inside,   ///< on a vCPU
     child,    ///< in a forked child that is no cell yet; one operation a round, nothing runs before
               ///< it
+    own_process,  ///< outside, in a forked child that is no cell
+    own_cell,     ///< inside, in a forked child with a cell of its own
 };
 
 struct side {
@@ -50,6 +52,12 @@ struct side {
     std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
 };
 
+/// Another way to do without libxos.
+struct alternative {
+    const char* name;
+    side way;
+};
+
 struct benchmark {
     const char* suite;
     const char* name;
@@ -60,6 +68,9 @@ struct benchmark {
     std::uint64_t counted_operations = 400;
     /// The transport that is measured; `automatic` for any. Rows of another one are left out.
     xos::transport way = xos::transport::automatic;
+    std::vector<alternative> others = {};
+    /// No more, for operations that take long.
+    unsigned most_rounds = std::numeric_limits<unsigned>::max();
 };
 
 /// Adds a row. At namespace scope.

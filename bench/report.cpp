@@ -27,10 +27,22 @@ double rounded(double v) {
     return std::round(v * 1000) / 1000;
 }
 
-std::optional<double> ratio(const result& r, unit u) {
-    if (!r.linux_way) return {};
+std::optional<double> ratio(const distribution& linux_way, const result& r, unit u) {
     const double ours = value_of(r.xos_way, u);
-    return ours > 0 ? std::optional(value_of(*r.linux_way, u) / ours) : std::nullopt;
+    return ours > 0 ? std::optional(value_of(linux_way, u) / ours) : std::nullopt;
+}
+std::optional<double> ratio(const result& r, unit u) {
+    return r.linux_way ? ratio(*r.linux_way, r, u) : std::nullopt;
+}
+
+/// "; other ways: a 12.0 (1.05), b 9.00 (0.79)"
+std::string other_ways(const result& r, unit u) {
+    std::string text;
+    for (std::size_t i = 0; i < r.others.size(); i++) {
+        text += fmt::format("{}{} {} ({:.2f})", i ? ", " : "; other ways: ", r.what->others[i].name,
+                            number(value_of(r.others[i], u)), ratio(r.others[i], r, u).value_or(0));
+    }
+    return text;
 }
 
 std::string spread(const distribution& d) {
@@ -67,12 +79,15 @@ void table::header(const std::string& engine, const std::string& mode, unsigned 
 
 void table::line(const result& r) const {
     const auto faster = ratio(r, unit_);
-    fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9.2f}  {}{}{}\n", full_name(*r.what), name_width_,
+    fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9.2f}  {}{}{}{}\n", full_name(*r.what), name_width_,
                r.linux_way ? number(value_of(*r.linux_way, unit_)) : "-",
                number(value_of(r.xos_way, unit_)), faster ? fmt::format("{:.2f}", *faster) : "-",
-               r.exits, r.what->note, r.remark.empty() ? "" : "; ", r.remark);
+               r.exits, r.what->note, r.remark.empty() ? "" : "; ", r.remark, other_ways(r, unit_));
     if (detail_ == detail::verbose) {
         if (r.linux_way) fmt::print("{:<{}}   linux: {}\n", "", name_width_, spread(*r.linux_way));
+        for (std::size_t i = 0; i < r.others.size(); i++)
+            fmt::print("{:<{}}   {}: {}\n", "", name_width_, r.what->others[i].name,
+                       spread(r.others[i]));
         fmt::print("{:<{}}   xos:   {}\n", "", name_width_, spread(r.xos_way));
     }
     std::fflush(stdout);
@@ -98,6 +113,8 @@ std::string to_json(const description& d, const std::vector<result>& results) {
         row["xos"] = rounded(value_of(r.xos_way, d.unit));
         row["ratio"] = nullptr;
         if (const auto faster = ratio(r, d.unit)) row["ratio"] = rounded(*faster);
+        for (std::size_t i = 0; i < r.others.size(); i++)
+            row["other_ways"][r.what->others[i].name] = rounded(value_of(r.others[i], d.unit));
         row["exits_per_op"] = rounded(r.exits);
         if (!r.remark.empty()) row["note"] = r.remark;
         rows.push_back(std::move(row));

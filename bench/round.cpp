@@ -50,10 +50,18 @@ void copy_text(char* to, std::size_t size, const std::string& text) {
     std::strncpy(to, text.c_str(), size - 1);
 }
 
-message run_as_child(const side& s) {
+round_result run_alone(const side& s, std::uint64_t operations) {
+    if (s.where == place::child) return run_here(s, 0, 1);
+    if (s.where == place::own_process) return run_here(s, warm_up_of(operations), operations);
+    start(options_of_cell());
+    const scoped_entry in_the_guest;
+    return run_here(s, warm_up_of(operations), operations);
+}
+
+message run_as_child(const side& s, std::uint64_t operations) {
     message m{};
     try {
-        m.result = run_here(s, 0, 1);
+        m.result = run_alone(s, operations);
         copy_text(m.remark, sizeof m.remark, take_remark());
     } catch (const std::exception& e) {
         copy_text(m.failure, sizeof m.failure, e.what());
@@ -61,13 +69,13 @@ message run_as_child(const side& s) {
     return m;
 }
 
-round_result run_in_child(const side& s) {
+round_result run_in_child(const side& s, std::uint64_t operations) {
     int ends[2];
     if (pipe(ends) != 0) throw std::system_error(errno, std::system_category(), "pipe");
     const pid_t child = fork();
     if (child < 0) throw std::system_error(errno, std::system_category(), "fork");
     if (child == 0) {
-        const message m = run_as_child(s);
+        const message m = run_as_child(s, operations);
         _exit(write(ends[1], &m, sizeof m) == sizeof m ? 0 : 1);
     }
     close(ends[1]);
@@ -94,7 +102,9 @@ std::uint64_t warm_up_of(std::uint64_t operations) {
 round_result run_round(const side& s, std::uint64_t operations) {
     switch (s.where) {
         case place::child:
-            return run_in_child(s);
+        case place::own_process:
+        case place::own_cell:
+            return run_in_child(s, operations);
         case place::outside:
             return run_here(s, warm_up_of(operations), operations);
         case place::inside:

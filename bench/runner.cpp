@@ -79,20 +79,24 @@ result runner::run(const benchmark& b) const {
     std::vector<series> sides{{&b.xos_way, length_of_round(b.xos_way, b.counted_operations)}};
     if (b.linux_way)
         sides.push_back({&*b.linux_way, length_of_round(*b.linux_way, b.counted_operations)});
-    for (unsigned round = 0; round < plan_.rounds; round++) {
+    for (const auto& other : b.others)
+        sides.push_back({&other.way, length_of_round(other.way, b.counted_operations)});
+    for (unsigned round = 0; round < std::min(plan_.rounds, b.most_rounds); round++) {
         for (auto& s : sides) s.add_round(overhead_);
         std::reverse(sides.begin(), sides.end());
     }
-    result r{&b, {}, {}, 0, take_remark()};
-    for (const auto& s : sides) {
+    const auto distribution_of = [&](const side& what) {
+        const auto same = [&](const series& s) { return s.what == &what; };
+        const series& s = *std::find_if(sides.begin(), sides.end(), same);
         distribution d = describe(s.ticks, s.operations);
         for (double* v : {&d.median, &d.minimum, &d.deviation}) *v = in_unit(*v);
-        if (s.what == &b.xos_way) {
-            r.xos_way = d;
-            r.exits = s.exits;
-        } else {
-            r.linux_way = d;
-        }
+        return d;
+    };
+    result r{&b, {}, distribution_of(b.xos_way), {}, 0, take_remark()};
+    if (b.linux_way) r.linux_way = distribution_of(*b.linux_way);
+    for (const auto& other : b.others) r.others.push_back(distribution_of(other.way));
+    for (const auto& s : sides) {
+        if (s.what == &b.xos_way) r.exits = s.exits;
     }
     return r;
 }
@@ -102,7 +106,7 @@ double value_of(const distribution& d, unit u) {
 }
 
 bool needs_child(const benchmark& b) {
-    return b.xos_way.where == place::child;
+    return b.xos_way.where == place::child || b.xos_way.where == place::own_cell;
 }
 
 }  // namespace xos::bench

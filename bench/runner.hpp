@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bench/harness.hpp"
 
@@ -31,7 +32,8 @@ struct result {
     const benchmark* what;
     std::optional<distribution> linux_way;
     distribution xos_way;
-    double exits;  ///< per operation of libxos's way
+    std::vector<distribution> others;  ///< as the benchmark lists them
+    double exits;                      ///< per operation of libxos's way
     std::string remark;
 };
 
@@ -39,7 +41,8 @@ class runner {
   public:
     explicit runner(const plan& p);
 
-    /// The cell must not have been started for a `place::child`, and must have been for any other.
+    /// The cell must not have been started for a benchmark that needs a child, and must have been
+    /// for any other.
     /// @throws std::exception what setup(), enter() or a child had to say.
     result run(const benchmark& b) const;
 
