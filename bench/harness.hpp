@@ -64,7 +64,9 @@ struct benchmark {
     const char* note;               ///< what one operation is, and where the two sides differ
     std::optional<side> linux_way;  ///< none where Linux has no such thing
     side xos_way;
-    /// Operations in a round when instructions are counted. Fewer for long ones: emulation is slow.
+    /// Operations in a round when instructions are counted. Fewer for long ones: emulation is slow,
+    /// and only a round that is much shorter than the emulated machine's timer tick (400,000
+    /// instructions) repeats exactly.
     std::uint64_t counted_operations = 400;
     /// The transport that is measured; `automatic` for any. Rows of another one are left out.
     xos::transport way = xos::transport::automatic;

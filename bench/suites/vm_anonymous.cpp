@@ -50,7 +50,7 @@ registration mapping(const char* name, const char* note, std::uint64_t counted_o
 }
 
 const registration small = mapping<1>("map-touch-unmap-4k", "one page, zeroed", 400);
-const registration middle = mapping<16>("map-touch-unmap-64k", "16 pages, zeroed", 40);
+const registration middle = mapping<16>("map-touch-unmap-64k", "16 pages, zeroed", 10);
 const registration large =
     mapping<large_pages>("map-touch-unmap-2m", "512 pages, zeroed; Linux by small pages", 4);
 

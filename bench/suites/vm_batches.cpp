@@ -118,7 +118,7 @@ const registration moving({
                               unmap_linux(other_region, moved);
                           }},
     .xos_way = {.where = place::inside, .setup = [] { (void)mapped_pages(); }, .run = move_in_view},
-    .counted_operations = 100,
+    .counted_operations = 20,
 });
 
 // ---- what is mapped where
