@@ -9,6 +9,7 @@
 #include <xos/cell.hpp>
 
 #include "libxos/api/errors.hpp"
+#include "libxos/api/rseq.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/arch/cpu.hpp"
 #include "libxos/vm/views.hpp"
@@ -95,6 +96,7 @@ void enter() {
         if (unwinds_through_signal_frame())
             api::raise(EBUSY, "enter() called from a signal handler");
         adopt_signal_handlers();
+        api::give_up_rseq();
         has_entered = true;
     }
 
@@ -137,6 +139,8 @@ transport current_transport() noexcept {
 std::string mode_reason() {
     if (!the_cell.started) return "the cell has not been started";
     if (!the_cell.ring0_interpreted) return "ring 0 is executed natively here";
+    if (!the_cell.ring0_picoseconds)
+        return "the processor offers neither VMX nor SVM: its software KVM interprets ring 0";
     char text[160];
     std::snprintf(text, sizeof text,
                   "a ring-0 instruction takes %.0f ns here: this software KVM interprets ring 0",

@@ -43,8 +43,8 @@ void record(trial& t, base::outcome result) {
     t.done = true;
 }
 
-/// start() measures once, which is enough to choose by. This takes the first vCPU for good.
-void measure_ring0_again(trial& t) {
+/// start() measures at most once, which is enough to choose by. This takes the first vCPU for good.
+void measure_ring0_well(trial& t) {
     constexpr unsigned times = 15;
     auto& cell = cell::the_cell;
     std::uint64_t sorted[times];
@@ -69,7 +69,7 @@ void measure_ring0_again(trial& t) {
     raw_syscall(__NR_prlimit64, 0, RLIMIT_CORE, as_long(&no_core), 0);
     const base::outcome started = start_runtime({});
     record(t, started);
-    if (started.ok()) measure_ring0_again(t);
+    if (started.ok()) measure_ring0_well(t);
     raw_syscall(__NR_exit_group, 0);
     std::abort();
 }

@@ -56,7 +56,7 @@ struct cell_state {
     std::atomic<bool> started = false;
     std::atomic<bool> stale = false;  ///< forked in host mode: the VM is the parent's
     mode current = mode::automatic;
-    std::uint64_t ring0_picoseconds = 0;  ///< measured cost of a ring-0 instruction
+    std::uint64_t ring0_picoseconds = 0;  ///< cost of a ring-0 instruction; 0: not measured
     bool ring0_interpreted = false;
     bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
 

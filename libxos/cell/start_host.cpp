@@ -1,4 +1,5 @@
 // Making the cell: the VM, libxos's own memory, the mode.
+#include "libxos/arch/cpu.hpp"
 #include "libxos/arch/page_table_entry.hpp"
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
@@ -26,14 +27,19 @@ namespace {
 constexpr std::size_t table_bytes = std::size_t{48} << 20;
 
 outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
-    ring0_cost cost;
-    if (auto failed = measure_ring0(cpu, the_cell.caps, the_cell.space().root(), cost);
-        !failed.ok()) {
-        return failed;
+    // Measuring takes an interpreter a third of a millisecond, and would only confirm what CPUID
+    // says.
+    bool interpreted = !arch::has_hardware_virtualization();
+    if (!interpreted) {
+        ring0_cost cost;
+        if (auto failed = measure_ring0(cpu, the_cell.caps, the_cell.space().root(), cost);
+            !failed.ok()) {
+            return failed;
+        }
+        interpreted = cost.interpreted;
+        the_cell.ring0_picoseconds = cost.picoseconds;
     }
-    const bool interpreted = cost.interpreted;
     the_cell.ring0_interpreted = interpreted;
-    the_cell.ring0_picoseconds = cost.picoseconds;
     if (interpreted && (wanted == mode::ring0 || wanted == mode::ring3)) {
         return {step::mode_needs_hardware, 95};
     }
@@ -68,6 +74,11 @@ outcome map_own_image() {
         the_cell.space().add_chunk(at, failure);
     }
     the_cell.space().add_chunk(gva{address_of(_end)}, failure);
+    if (!failure.ok()) return failure;
+    if (failure = the_cell.space().reveal_code(); !failure.ok()) return failure;
+    // Without /proc, too: the dispatcher cannot take an exception of its own first instruction.
+    const gva code{address_of(xos_vectors_ring0)};
+    if (!the_cell.space().find_code(code)) return {step::page_tables, 12};
     return failure;
 }
 

@@ -30,6 +30,9 @@ void descriptor_set::initialise() {
 
 int descriptor_set::adopt(int fd) {
     long high = raw_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, first_);
+    // The limit may have been lowered since; then as high as it still goes.
+    for (unsigned from = first_ / 2; high < 0 && from > 0; from /= 2)
+        high = raw_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, from);
     raw_syscall(__NR_close, fd);
     if (high < 0 || high >= limit) return static_cast<int>(high < 0 ? high : -24);
     atomic_or(words_[high / 64], std::uint64_t{1} << (high % 64));

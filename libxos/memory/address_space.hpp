@@ -31,6 +31,7 @@ struct region {
 
 /// The leaves of everything an application may touch: what it really may is Linux's to say.
 inline constexpr auto everything = paging::protection::writable | paging::protection::user;
+inline constexpr auto not_code = everything | paging::protection::no_execute;
 /// Set beforehand, or a KVM that shadows page tables would fault once more on every page.
 inline constexpr auto accessed_and_dirty = arch::entry_flags::accessed | arch::entry_flags::dirty;
 
@@ -54,6 +55,17 @@ class address_space {
     enum class chunk_result { added, already_there, not_user_memory, failed };
     /// Makes the chunk around `address` visible. `failure` says why when it failed.
     chunk_result add_chunk(gva address, base::outcome& failure);
+
+    /// Whether the guest may execute host-managed memory, which is the one thing that Linux's
+    /// tables do not decide by way of KVM. What is not visible yet is passed over. Whole pages.
+    /// False: out of table pages.
+    bool set_executable(gva begin, std::uint64_t length, bool executable);
+
+    /// The guest has tried to execute code there, in a chunk that is visible: asks Linux, and makes
+    /// all of the chunk's code executable. Whether `address` is code.
+    bool find_code(gva address);
+    /// Makes all code that Linux has mapped visible and executable at once.
+    base::outcome reveal_code();
 
     /// Keeps [begin, end), whole chunks, free of host-managed mappings.
     base::outcome exclude(gva begin, gva end);
@@ -104,6 +116,7 @@ class address_space {
 
   private:
     base::outcome add_region(const region& r);
+    bool set_executable_within(gva begin, std::uint64_t length, bool executable);
 
     kvm::vm* machine_ = nullptr;
     system_arena* arena_ = nullptr;

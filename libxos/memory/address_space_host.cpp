@@ -2,6 +2,7 @@
 
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/memory/address_space.hpp"
+#include "libxos/memory/linux_mappings.hpp"
 
 namespace xos::memory {
 
@@ -72,7 +73,7 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
         // The last chunk ends within a large page; what overlaps libxos's own memory is there
         // already.
         const std::uint64_t piece = length - at < large_page_size ? length - at : large_page_size;
-        const status s = tables_.map(begin + at, chunk.physical + at, piece, everything,
+        const status s = tables_.map(begin + at, chunk.physical + at, piece, not_code,
                                      arch::level::page_2m, accessed_and_dirty);
         if (s != status::ok && s != status::occupied) {
             failure = {step::page_tables, 12};
@@ -82,6 +83,73 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
     chunks_++;
     if (on_new_tables) on_new_tables();
     return chunk_result::added;
+}
+
+/// A part without pages of libxos's own.
+bool address_space::set_executable_within(gva begin, std::uint64_t length, bool executable) {
+    bool differs = false;
+    tables_.for_each_leaf(begin, length, [&](const paging::leaf& l) {
+        differs = differs || any(l.flags & arch::entry_flags::no_execute) == executable;
+    });
+    // An edit splits large leaves at both ends of the range, so it is only made when it changes
+    // something.
+    return !differs ||
+           tables_.protect(begin, length, executable ? everything : not_code).result == status::ok;
+}
+
+bool address_space::set_executable(gva begin, std::uint64_t length, bool executable) {
+    if (begin.value >= user_end) return true;
+    const gva end{length < user_end - begin.value ? begin.value + length : user_end};
+    host_edit editing(lock_);
+    while (begin < end) {
+        gva next = end, beyond = end;  // where something of our own begins, and ends
+        const auto pass_over = [&](gva own_begin, gva own_end) {
+            if (own_end <= begin || own_begin >= next) return;
+            next = own_begin < begin ? begin : own_begin;
+            beyond = own_end;
+        };
+        pass_over(gva{arena_->begin().value}, gva{arena_->end().value});
+        for (unsigned i = 0; i < exclusion_count_; i++)
+            pass_over(exclusions_[i].begin, exclusions_[i].end);
+        if (next > begin && !set_executable_within(begin, next - begin, executable)) return false;
+        begin = beyond;
+    }
+    return true;
+}
+
+bool address_space::find_code(gva address) {
+    const gva begin = address.align_down(chunk_size), end = begin + chunk_size;
+    bool found = false;
+    const bool known = for_each_linux_mapping([&](const linux_mapping& m) {
+        if (m.end <= begin || !m.executable) return true;
+        if (m.begin >= end) return false;
+        const gva first = m.begin > begin ? m.begin : begin, last = m.end < end ? m.end : end;
+        if (set_executable(first, last - first, true) && address >= first && address < last)
+            found = true;
+        return true;
+    });
+    // Better to run what Linux might refuse than to refuse what it would run.
+    if (!known) return set_executable(address.align_down(page_size), page_size, true);
+    return found;
+}
+
+outcome address_space::reveal_code() {
+    outcome failure = base::success;
+    gva next{0};  // the first address whose chunk has not been looked at
+    for_each_linux_mapping([&](const linux_mapping& m) {
+        if (!m.executable || m.begin.value >= user_end) return failure.ok();
+        // Of a very large mapping, the rest becomes visible when it is used.
+        constexpr std::uint64_t most = 8 * chunk_size;
+        const gva end = m.end - m.begin < most ? m.end : m.begin + most;
+        for (gva at = m.begin > next ? m.begin : next; at < end && failure.ok(); at = next) {
+            add_chunk(at, failure);
+            next = at.align_down(chunk_size) + chunk_size;
+        }
+        if (failure.ok() && !set_executable(m.begin, m.end - m.begin, true))
+            failure = {step::page_tables, 12};
+        return failure.ok();
+    });
+    return failure;
 }
 
 outcome address_space::exclude(gva begin, gva end) {

@@ -6,6 +6,7 @@
 // demand, populate), XOS_STATS (1: print statistics when the process ends or execs).
 #include <linux/fcntl.h>
 
+#include "libxos/api/rseq.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/api/stats_text.hpp"
 #include "libxos/base/raw_syscall.hpp"
@@ -136,6 +137,7 @@ void print_statistics(const char*) {
     if (const char* wanted = variable(environment, "XOS_STATS"); wanted && same(wanted, "1")) {
         the_cell.at_exit = print_statistics;
     }
+    api::give_up_rseq();
     if (auto failed = cell::enter_guest(); !failed.ok()) {
         const auto text = cell::text_of(failed);
         give_up(text.what, text.advice, failed.error);

@@ -1,5 +1,6 @@
 // The application's descriptors and libxos's are in one table: its calls pass ours by.
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/text.hpp"
 #include "libxos/syscall/emulated.hpp"
 
 namespace xos::syscall {
@@ -45,6 +46,92 @@ long close_range(context& c, const std::uint64_t* a) {
     }
     const std::uint64_t rest[6] = {at, last, flags};
     return forward(c, __NR_close_range, rest);
+}
+
+namespace {
+
+struct listed {
+    std::uint64_t inode, offset;
+    std::uint16_t length;
+};
+constexpr std::size_t name_in_getdents64 = 19, name_in_getdents = 18;
+
+/// Whether `fd` is the list of this process's own descriptors.
+bool lists_own_descriptors(std::uint64_t fd) {
+    constexpr long proc_magic = 0x9fa0;
+    long status[32];
+    if (base::raw_syscall(__NR_fstatfs, static_cast<long>(fd), base::as_long(status)) != 0 ||
+        status[0] != proc_magic)
+        return false;
+    base::text<64> link;
+    link << "/proc/self/fd/";
+    link.dec(static_cast<std::uint32_t>(fd));
+    char target[64];
+    const long n = base::raw_syscall(__NR_readlink, base::as_long(link.terminated()),
+                                     base::as_long(target), sizeof target - 1);
+    if (n <= 0) return false;
+    target[n] = '\0';
+    base::text<64> own;
+    own << "/proc/";
+    own.dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid))) << "/";
+    const char *at = target, *prefix = own.terminated();
+    while (*prefix && *at == *prefix) at++, prefix++;
+    if (*prefix) return false;
+    // "fd", "fdinfo", or those of "task/TID".
+    const char* last = at;
+    for (; *at; at++)
+        if (*at == '/') last = at + 1;
+    return last[0] == 'f' && last[1] == 'd' && (!last[2] || last[2] == 'i');
+}
+
+bool names_own(const char* name) {
+    std::uint64_t number = 0;
+    if (!*name) return false;
+    for (; *name; name++) {
+        if (*name < '0' || *name > '9' || number >= kvm::descriptor_set::limit) return false;
+        number = number * 10 + static_cast<std::uint64_t>(*name - '0');
+    }
+    return the_cell.descriptors.owns(number);
+}
+
+/// Takes libxos's own out of `n` bytes of entries; how many are left, or an error.
+long without_own(std::uint64_t entries, std::size_t n, std::size_t name_offset) {
+    std::size_t kept = 0;
+    for (std::size_t at = 0; at < n;) {
+        alignas(8) char entry[sizeof(listed) + 256 + 16] = {};
+        auto& head = *reinterpret_cast<listed*>(entry);
+        if (!copy_in(entry, entries + at, name_offset)) return error_fault;
+        const std::size_t length = head.length;
+        if (length < name_offset || length > sizeof entry - 1 || length > n - at)
+            return static_cast<long>(n);
+        if (!copy_in(entry, entries + at, length)) return error_fault;
+        if (!names_own(entry + name_offset)) {
+            if (kept != at && !copy_out(entries + kept, entry, length)) return error_fault;
+            kept += length;
+        }
+        at += length;
+    }
+    return static_cast<long>(kept);
+}
+
+long list(context& c, std::uint64_t number, const std::uint64_t* a, std::size_t name_offset) {
+    for (;;) {
+        const long n = forward(c, number, a);
+        if (n <= 0 || !lists_own_descriptors(a[0])) return n;
+        const long left = without_own(a[1], static_cast<std::size_t>(n), name_offset);
+        // Nothing left is not the end of the directory.
+        if (left != 0) return left;
+    }
+}
+
+}  // namespace
+
+long getdents(context& c, const std::uint64_t* a) {
+    return list(c, __NR_getdents, a, name_in_getdents);
+}
+
+long getdents64(context& c, const std::uint64_t* a) {
+    return list(c, __NR_getdents64, a, name_in_getdents64);
 }
 
 }  // namespace xos::syscall

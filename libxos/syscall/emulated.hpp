@@ -35,11 +35,21 @@ long exit_group(cell::context& c, const std::uint64_t* a);
 long execve(cell::context& c, const std::uint64_t* a);
 long execveat(cell::context& c, const std::uint64_t* a);
 long arch_prctl(cell::context& c, const std::uint64_t* a);
+long rseq(cell::context& c, const std::uint64_t* a);
+// memory_calls_host.cpp
+long mmap(cell::context& c, const std::uint64_t* a);
+long munmap(cell::context& c, const std::uint64_t* a);
+long mprotect(cell::context& c, const std::uint64_t* a);
+long pkey_mprotect(cell::context& c, const std::uint64_t* a);
+long mremap(cell::context& c, const std::uint64_t* a);
+long shmat(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
 long close(cell::context& c, const std::uint64_t* a);
 long dup2(cell::context& c, const std::uint64_t* a);
 long dup3(cell::context& c, const std::uint64_t* a);
 long close_range(cell::context& c, const std::uint64_t* a);
+long getdents(cell::context& c, const std::uint64_t* a);
+long getdents64(cell::context& c, const std::uint64_t* a);
 
 /// Made by this thread for the application, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);

@@ -247,4 +247,11 @@ long arch_prctl(context& c, const std::uint64_t* a) {
     }
 }
 
+/// As on a kernel without it. KVM tells Linux nothing of where the guest was when its thread was
+/// preempted inside KVM_RUN (kernel/rseq.c: no registers, no fix-up), so that a critical section
+/// would go on where it has to start again.
+long rseq(context&, const std::uint64_t*) {
+    return error_nosys;
+}
+
 }  // namespace xos::syscall

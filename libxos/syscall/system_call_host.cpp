@@ -36,10 +36,19 @@ struct emulation_list {
         by_number[__NR_execve] = execve;
         by_number[__NR_execveat] = execveat;
         by_number[__NR_arch_prctl] = arch_prctl;
+        by_number[__NR_mmap] = mmap;
+        by_number[__NR_munmap] = munmap;
+        by_number[__NR_mprotect] = mprotect;
+        by_number[__NR_pkey_mprotect] = pkey_mprotect;
+        by_number[__NR_mremap] = mremap;
+        by_number[__NR_shmat] = shmat;
         by_number[__NR_close] = close;
         by_number[__NR_dup2] = dup2;
         by_number[__NR_dup3] = dup3;
         by_number[__NR_close_range] = close_range;
+        by_number[__NR_getdents] = getdents;
+        by_number[__NR_getdents64] = getdents64;
+        by_number[__NR_rseq] = rseq;
     }
 };
 

@@ -52,8 +52,11 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
     const bool interrupted_kernel = outer || arch::on_syscall_stack(area, frame.rsp);
     area.interrupted_kernel = interrupted_kernel;
     if (frame.vector == arch::vector_page_fault) {
-        const bool missing = !from_linux && !(frame.error_code & arch::page_fault::present);
-        if (missing && ask_host(area, frame, arch::trap_request_memory) == arch::trap_answer_retry)
+        constexpr std::uint64_t code = arch::page_fault::present | arch::page_fault::fetch;
+        const bool invisible =
+            !(frame.error_code & arch::page_fault::present) || (frame.error_code & code) == code;
+        if (!from_linux && invisible &&
+            ask_host(area, frame, arch::trap_request_memory) == arch::trap_answer_retry)
             return;
         const handler_entry h =
             range_declined ? handler_entry{} : the_handlers.find_range(frame.fault_address);

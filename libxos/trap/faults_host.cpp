@@ -54,12 +54,17 @@ void count_repeats(context& c, std::uint64_t address) {
         cell::die(&c, "a page fault repeats although its memory is mapped", address);
 }
 
-bool made_visible(context& c, std::uint64_t address) {
+bool made_visible(context& c, std::uint64_t address, std::uint64_t error_code) {
     base::outcome failure;
+    const bool to_execute = error_code & arch::page_fault::fetch;
     switch (the_cell.space().add_chunk(gva{address}, failure)) {
         case chunk_result::added:
+            // What Linux does not let it execute becomes a fault once more, on a present page.
+            if (to_execute) the_cell.space().find_code(gva{address});
             return true;
         case chunk_result::already_there:
+            if (error_code & arch::page_fault::present && !the_cell.space().find_code(gva{address}))
+                return false;
             count_repeats(c, address);
             return true;
         case chunk_result::failed:
@@ -149,7 +154,7 @@ void on_trap(context& c) {
     const trap_frame& frame = *area.frame;
     switch (area.trap_message) {
         case arch::trap_request_memory:
-            if (made_visible(c, frame.fault_address)) {
+            if (made_visible(c, frame.fault_address, frame.error_code)) {
                 area.trap_message = arch::trap_answer_retry;
             } else {
                 area.trap_message = arch::trap_answer_handlers;

@@ -555,3 +555,22 @@ TEST_CASE("statistics count what happened") {
     CHECK(differences == std::vector<std::uint64_t>{10, exits});
     CHECK(to_string(stats()).find("getppid") != std::string::npos);
 }
+
+TEST_CASE("restartable sequences are taken back and refused inside") {
+    const auto probe = [] {
+        alignas(32) char area[32] = {};
+        lines seen{outcome_of("rseq", [&] { return syscall(SYS_rseq, area, 32, 0, 0x53053053); })};
+        // What the C library would use if it were registered.
+        const int cpu = sched_getcpu();
+        seen.push_back(cpu >= 0 && cpu < sysconf(_SC_NPROCESSORS_CONF) ? "a processor" : "none");
+        return seen;
+    };
+    const lines inside = in_cell(probe);
+    CHECK(inside == lines{"rseq=-1 ENOSYS", "a processor"});
+    lines on_thread;
+    in_cell([&] {
+        std::thread([&] { on_thread = probe(); }).join();
+        return 0;
+    });
+    CHECK(on_thread == inside);
+}

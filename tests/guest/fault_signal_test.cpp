@@ -99,6 +99,12 @@ const fault faults[] = {
                  : "rax", "rcx");
      }},
     {"execute PROT_NONE", [] { reinterpret_cast<void (*)()>(pages)(); }},
+    {"execute data", [] { reinterpret_cast<void (*)()>(pages + 3 * 4096)(); }},
+    {"execute the stack",
+     [] {
+         const volatile char ret = '\xc3';
+         reinterpret_cast<void (*)()>(const_cast<char*>(&ret))();
+     }},
     {"misaligned SSE", [] { asm volatile("movaps 1(%0), %%xmm0" ::"r"(&signal_stack)
                                          : "xmm0"); }},
     {"past the end of the file, read", [] { (void)*static_cast<volatile char*>(beyond_file + 3); }},
