@@ -47,6 +47,11 @@ struct cell_options {
     /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel
     /// module.
     xos::transport transport = xos::transport::automatic;
+    /// A forked child first runs natively, and enters a VM of its own when it has made 64 system
+    /// calls, has lived a millisecond, or needs one. A child that soon execs never pays for it.
+    /// Until then functions of libxos must not be called in the child, and memory inside that was
+    /// made inaccessible is accessible.
+    bool native_children = false;
 };
 
 /// Makes this process a cell. Idempotent only in the sense that a second call is an error.

@@ -69,7 +69,8 @@ void start(const cell_options& options) {
                                       .system_arena = options.system_arena,
                                       .process_arena = options.process_arena,
                                       .process_pager = static_cast<unsigned>(options.process_pager),
-                                      .transport = options.transport});
+                                      .transport = options.transport,
+                                      .native_children = options.native_children});
     if (!failed.ok()) api::raise(failed);
     the_cell.call_handler_outside = api::call_handler_outside;
     pthread_atfork(nullptr, nullptr, after_fork_in_child);

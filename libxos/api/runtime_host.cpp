@@ -15,7 +15,8 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .signals = trap::on_signals,
                                     .interrupted = syscall::on_interrupted,
                                     .leaving = trap::on_leaving,
-                                    .why_refused = vm::why_refused});
+                                    .why_refused = vm::why_refused,
+                                    .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
     const bool automatic = options.process_arena == cell::automatic_size;

@@ -104,12 +104,13 @@ xos_end_thread:
         ud2
 
 // ---- void xos_sigreturn(frame): RSP at the ucontext, as the kernel expects it after the handler's RET
-        .globl  xos_sigreturn
+        .globl  xos_sigreturn, xos_sigreturn_end
 xos_sigreturn:
         movq    %rdi, %rsp
         movl    $15, %eax
         syscall
         ud2
+xos_sigreturn_end:
 
 // ---- what the kernel calls for every signal: rdi = number, rsi = siginfo, rdx = ucontext, rsp = frame
         .globl  xos_signal_trampoline

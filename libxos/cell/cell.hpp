@@ -37,6 +37,8 @@ struct exit_hooks {
     void (*interrupted)(context&);  ///< perhaps in a call that the kernel module was making
     void (*leaving)(context&);      ///< before a thread goes on in host mode, all signals blocked
     refusal (*why_refused)(std::uint64_t address);
+    /// A forked child that runs natively has made a call, or gets a signal. Does not come back.
+    void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
 };
 
 inline constexpr std::size_t automatic_size = ~std::size_t{0};
@@ -48,6 +50,7 @@ struct cell_options {
     std::size_t process_arena = automatic_size;
     unsigned process_pager = 0;  ///< residency of the public face
     xos::transport transport = transport::automatic;
+    bool native_children = false;
     /// The calls that Linux carries out, a bit each, for the kernel module.
     std::uint64_t forwarded[XOS_CALLS / 64] = {};
 };
@@ -58,12 +61,14 @@ struct cell_state {
     mode current = mode::automatic;
     std::uint64_t ring0_picoseconds = 0;  ///< cost of a ring-0 instruction; 0: not measured
     bool ring0_interpreted = false;
+    bool native_children = false;
     bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
 
     kvm::descriptor_set descriptors;
     kvm::capabilities caps;
     kvm::vm machine;
-    kvm::call_device calls;  ///< attached: the transport is the kernel module
+    kvm::call_device calls;       ///< attached: the transport is the kernel module
+    bool reattach_calls = false;  ///< after a fork
     std::uint64_t forwarded[XOS_CALLS / 64] = {};
     memory::system_arena arena;
     alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
@@ -115,7 +120,11 @@ const char* transport_name(transport t);
 /// Makes the VM and everything that exists once. On failure the process is as it was.
 base::outcome start(const cell_options& options, const exit_hooks& hooks);
 
-/// After fork: a new VM over the copied memory, with `survivor` (or no thread) inside.
+/// After fork: gives up what is the parent's, and the contexts of threads that are not here.
+void leave_parent(context* survivor);
+/// Then a new VM over the copied memory, with `survivor` (or no thread) inside.
+base::outcome make_own_machine(context* survivor);
+/// Both.
 base::outcome rebuild_after_fork(context* survivor);
 
 /// Continues the calling thread in the guest: returns there on success, here on failure. No handler

@@ -62,6 +62,12 @@ struct alignas(64) context {
     bool gs_unswapped;        ///< ring3: at CPL 0, but before SWAPGS or after the second one
     bool shares_memory_only;  ///< a vfork child: exit must not run thread clean-up
 
+    // A forked child before it has a VM (syscall/native_child_host.cpp).
+    bool native;
+    std::uint8_t blocks_calls;  ///< Linux reads it at every system call
+    unsigned native_calls;
+    std::uint64_t native_until;  ///< CLOCK_MONOTONIC, nanoseconds
+
     // Signals (trap/).
     std::uint64_t signal_mask;  ///< the application's, while a hop has changed the kernel's
     kernel_stack alternate;  ///< the application's sigaltstack; the kernel's is off in the run loop
@@ -88,6 +94,10 @@ struct alignas(64) context {
     alignas(64) hop_frame hop;
     alignas(64) std::uint8_t step_stack[16384];
 
+    /// Makes KVM_RUN return at once, or not. A forked child's page is still its parent's.
+    void stop_at_once(bool stop) {
+        if (cpu.exists()) cpu.run_page().immediate_exit = stop;
+    }
     void clear_statistics();
     void count(exit_kind kind) { exits[static_cast<unsigned>(kind)]++; }
     void note_exit(std::uint32_t reason, std::uint32_t port, std::int64_t result,

@@ -117,10 +117,10 @@ void reset_for_thread(context& c) {
     c.signals_pending = 0;
     c.hopping = 0;
     c.stepping = c.private_alternate = c.pass_to_linux = false;
-    c.shares_memory_only = false;
+    c.shares_memory_only = c.native = false;
     c.alternate = {0, ss::disable, 0, 0};
     clear_poll(c);
-    c.cpu.run_page().immediate_exit = 0;
+    c.stop_at_once(false);
     if (c.kernel_area->space) {
         c.kernel_area->space = 0;
         c.kernel_area->root = the_cell.space().root().value;

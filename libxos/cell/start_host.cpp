@@ -120,6 +120,7 @@ outcome build(const cell_options& options) {
     }
     if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
     base::copy_bytes(cell.forwarded, options.forwarded, sizeof cell.forwarded);
+    cell.native_children = options.native_children;
     if (auto failed = choose_transport(options.transport); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
     cell.flush_page = cell.arena.allocate_kernel(page_size);
@@ -199,7 +200,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
     return base::success;
 }
 
-outcome rebuild_after_fork(context* survivor) {
+void leave_parent(context* survivor) {
     auto& cell = the_cell;
     cell.lock.reset();
     for (unsigned i = 0; i < cell.context_count; i++) {
@@ -210,19 +211,27 @@ outcome rebuild_after_fork(context* survivor) {
         if (&c != survivor) release(c);
     }
     cell.machine.destroy(cell.descriptors);
+    cell.reattach_calls = cell.calls.attached();
+    cell.calls.detach(cell.descriptors);
+}
+
+outcome make_own_machine(context* survivor) {
+    auto& cell = the_cell;
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
-    if (cell.calls.attached()) {
-        cell.calls.detach(cell.descriptors);
-        // A child that may not open /dev/xos any more, or has no descriptor left, goes without.
-        (void)choose_transport(transport::automatic);
-    }
+    // A child that may not open /dev/xos any more, or has no descriptor left, goes without.
+    if (cell.reattach_calls) (void)choose_transport(transport::automatic);
     // The other contexts get a vCPU of the new VM when they are taken.
     if (survivor) {
         if (auto failed = remake_context(*survivor); !failed.ok()) return failed;
     }
     cell.stale = false;
     return base::success;
+}
+
+outcome rebuild_after_fork(context* survivor) {
+    leave_parent(survivor);
+    return make_own_machine(survivor);
 }
 
 }  // namespace xos::cell

@@ -51,6 +51,18 @@ long close_range(cell::context& c, const std::uint64_t* a);
 long getdents(cell::context& c, const std::uint64_t* a);
 long getdents64(cell::context& c, const std::uint64_t* a);
 
+// native_child_host.cpp: a forked child before it has a VM.
+/// Comes back only if Linux lacks what it needs. FS is the application's.
+void start_natively(cell::context& c);
+void landed_natively(cell::context& c, int signal, cell::kernel_siginfo* info,
+                     cell::kernel_ucontext& frame);
+/// The kernel's entry for SIGSYS: ours, by which Linux tells of calls; or as the application wants
+/// it.
+void take_sys_action();
+void restore_sys_action();
+/// process_calls_host.cpp
+void make_machine_of_child(cell::context& c);
+
 /// Made by this thread for the application, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);
 

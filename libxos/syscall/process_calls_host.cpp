@@ -27,17 +27,31 @@ std::uint64_t guest_fs(context& c) {
 /// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask) {
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
-    if (auto failed = cell::rebuild_after_fork(&c); !failed.ok()) {
-        cell::die(
-            nullptr, "the child of a fork could not make its own VM",
-            static_cast<std::uint64_t>(failed.where) << 32 | static_cast<unsigned>(failed.error));
+    cell::leave_parent(&c);
+    if (the_cell.native_children) {
+        c.signal_mask = mask;
+        arch::write_fs_base(fs);
+        start_natively(c);  // comes back if Linux cannot
     }
-    c.at_cpl0 = c.gs_unswapped = false;
+    make_machine_of_child(c);
     c.cpu.write_fs(fs);
     c.cpu.write_xsave(c.fpu);
     cell::resume_at(c, c.saved);
     trap::apply_mask(c, mask);
 }
+
+}  // namespace
+
+void make_machine_of_child(context& c) {
+    if (auto failed = cell::make_own_machine(&c); !failed.ok()) {
+        cell::die(
+            nullptr, "the child of a fork could not make its own VM",
+            static_cast<std::uint64_t>(failed.where) << 32 | static_cast<unsigned>(failed.error));
+    }
+    c.at_cpl0 = c.gs_unswapped = false;
+}
+
+namespace {
 
 long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     const std::uint64_t fs = args.flags & CLONE_SETTLS ? args.tls : guest_fs(c);
@@ -158,7 +172,10 @@ long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
     }
     if (the_cell.at_exit) the_cell.at_exit("exec");
+    const bool ignored_sys = c.native && the_cell.actions[cell::sig_sys].handler == 1;
+    if (ignored_sys) restore_sys_action();
     const long r = forward(c, number, a);
+    if (ignored_sys) take_sys_action();
     if (trap_action.handler == 1) {
         const auto ours = cell::trampoline_for(trap_action);
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);

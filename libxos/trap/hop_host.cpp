@@ -46,10 +46,10 @@ constexpr std::uint64_t all_signals = ~std::uint64_t{0};
 constexpr std::uint64_t faults =
     bit_of(cell::sig_segv) | bit_of(cell::sig_bus) | bit_of(cell::sig_fpe) | bit_of(cell::sig_ill);
 
-/// The vCPU's extended state in the form the kernel reads from a signal frame: struct _fpx_sw_bytes
-/// at offset 464, a second magic number behind the area (arch/x86/include/uapi/asm/sigcontext.h).
+/// Gives the extended state the form that the kernel reads from a signal frame: struct
+/// _fpx_sw_bytes at offset 464, a second magic number behind the area
+/// (arch/x86/include/uapi/asm/sigcontext.h).
 void make_frame_state(context& c) {
-    c.cpu.read_xsave(c.fpu);
     const std::uint32_t size = the_cell.caps.xsave_size;
     auto* software = reinterpret_cast<volatile std::uint32_t*>(c.fpu.bytes + arch::xsave_software);
     software[0] = arch::fpx_magic1;
@@ -60,7 +60,9 @@ void make_frame_state(context& c) {
     *reinterpret_cast<volatile std::uint32_t*>(c.fpu.bytes + size) = arch::fpx_magic2;
 }
 
-[[noreturn]] void hop(context& c, const arch::general_registers& r, std::uint64_t mask, bool step) {
+/// With the extended state in c.fpu and FS as it shall be.
+[[noreturn]] void launch(context& c, const arch::general_registers& r, std::uint64_t mask,
+                         bool step) {
     c.hops++;
     make_frame_state(c);
     kernel_ucontext& u = c.hop.context;
@@ -84,11 +86,17 @@ void make_frame_state(context& c) {
         u.stack = {reinterpret_cast<std::uint64_t>(c.step_stack), 0, 0, sizeof c.step_stack};
         c.private_alternate = true;
     }
-    // The instruction may use FS, which the application may have changed without a system call.
-    arch::write_fs_base(c.cpu.read_special().fs.base);
     c.stepping = step;
     c.hopping = 1;
+    c.blocks_calls = c.native;
     xos_sigreturn(&u);
+}
+
+[[noreturn]] void hop(context& c, const arch::general_registers& r, std::uint64_t mask, bool step) {
+    c.cpu.read_xsave(c.fpu);
+    // The instruction may use FS, which the application may have changed without a system call.
+    arch::write_fs_base(c.cpu.read_special().fs.base);
+    launch(c, r, mask, step);
 }
 
 void alternate_off(context& c) {
@@ -130,8 +138,9 @@ void alternate_off(context& c) {
     cell::run_loop(c);
 }
 
-/// Linux has built a frame for `signal`: the handler runs in the guest.
-[[noreturn]] void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
+}  // namespace
+
+void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
     const kernel_sigaction action = the_cell.actions[signal];
     u.mask = c.signal_mask;
     if (action.handler <= 1) {
@@ -167,7 +176,17 @@ void alternate_off(context& c) {
     cell::run_loop(c);
 }
 
-}  // namespace
+void continue_natively(context& c, const arch::general_registers& r) {
+    launch(c, r, c.signal_mask & ~bit_of(cell::sig_sys), false);
+}
+
+void return_natively(context& c, kernel_ucontext& frame) {
+    frame.mask = c.signal_mask & ~bit_of(cell::sig_sys);
+    frame.stack = c.alternate;
+    c.hopping = 1;
+    c.blocks_calls = 1;
+    xos_sigreturn(&frame);
+}
 
 void set_extended_state(context& c, std::uint64_t fpu_state) {
     constexpr std::uint64_t x87_and_sse = 3;
@@ -260,11 +279,13 @@ extern "C" {
     using namespace xos;
     constexpr int trap_trace = 2;
     c->hopping = 0;
+    c->blocks_calls = 0;
     const bool stepped = c->stepping;
     c->stepping = false;
     const bool moved = c->private_alternate;
     trap::alternate_off(*c);
     trap::show_hidden_page(*c);
+    if (c->native) cell::the_cell.hooks.landed_natively(*c, signal, info, *u);
     if (stepped && signal == cell::sig_trap && info->code == trap_trace) {
         // It succeeded: a stack grew, or a page came back meanwhile.
         arch::general_registers r = registers_of(*u);

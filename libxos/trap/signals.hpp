@@ -32,6 +32,16 @@ void return_from_handler(cell::context& c, std::uint64_t frame);
 [[noreturn]] void deliver(cell::context& c, const arch::general_registers& r,
                           const cell::queued_signal& signal);
 
+/// Linux has built a frame for `signal`: the handler runs in the guest.
+[[noreturn]] void run_handler(cell::context& c, int signal, cell::kernel_siginfo* info,
+                              cell::kernel_ucontext& frame);
+
+/// In a forked child without a VM: the thread goes on at `r`, with the extended state in c.fpu,
+/// until it makes a system call or gets a signal.
+[[noreturn]] void continue_natively(cell::context& c, const arch::general_registers& r);
+/// The same from the frame with which it came back.
+[[noreturn]] void return_natively(cell::context& c, cell::kernel_ucontext& frame);
+
 /// Puts a signal frame's extended state (null: the initial state) into the vCPU.
 void set_extended_state(cell::context& c, std::uint64_t fpu_state);
 

@@ -25,7 +25,7 @@ bool raised_by_fault(int signal, const cell::kernel_siginfo& info) {
 
 void forget_waiting(context& c) {
     c.signals_pending = 0;
-    c.cpu.run_page().immediate_exit = 0;
+    c.stop_at_once(false);
 }
 
 void queue_for_linux(context& c, const cell::queued_signal& s) {
@@ -54,7 +54,7 @@ void on_signals(context& c) {
         // Kernel-side code runs on to its next poll; the guest is re-entered with the signal
         // waiting.
         cell::request_poll(c);
-        c.cpu.run_page().immediate_exit = 0;
+        c.stop_at_once(false);
         return;
     }
     forget_waiting(c);
@@ -91,7 +91,7 @@ void xos_record_signal(int signal, const xos::cell::kernel_siginfo* info,
     c->waiting.info = *info;
     c->signal_mask = u->mask;
     c->signals_pending = 1;
-    c->cpu.run_page().immediate_exit = 1;
+    c->stop_at_once(true);
     u->mask = ~std::uint64_t{0};
     // A forwarded call that has not begun, or that the kernel would make again after the handler,
     // is taken back: the handler comes first.

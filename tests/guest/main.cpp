@@ -1,7 +1,7 @@
 // Runs every selected test case in a process of its own.
 //
 //     xos-guest-test [--xos-mode=auto|ring0|ring3|pvm] [--xos-transport=auto|exit|module]
-//                    [Catch2's options and test names]
+//                    [--xos-native-children] [Catch2's options and test names]
 //
 // A test that crashes or hangs is one failed test, and a test may use the cell in any way.
 #define CATCH_CONFIG_NO_POSIX_SIGNALS
@@ -22,6 +22,7 @@ namespace {
 
 mode wanted = mode::automatic;
 transport wanted_way = transport::automatic;
+bool late_vms = false;
 constexpr int seconds_for_one_test = 20;
 
 bool take_mode(const std::string& value) {
@@ -113,6 +114,10 @@ transport wanted_transport() {
     return wanted_way;
 }
 
+bool wants_native_children() {
+    return late_vms;
+}
+
 }  // namespace xos::test
 
 int main(int argc, char** argv) {
@@ -121,7 +126,9 @@ int main(int argc, char** argv) {
     for (int i = 0; i < argc; i++) {
         const char* mode = value_of(argv[i], "--xos-mode=");
         const char* transport = value_of(argv[i], "--xos-transport=");
-        if (!mode && !transport) {
+        if (strcmp(argv[i], "--xos-native-children") == 0) {
+            late_vms = true;
+        } else if (!mode && !transport) {
             rest.push_back(argv[i]);
         } else if (mode ? !take_mode(mode) : !take_transport(transport)) {
             fprintf(stderr, "xos-guest-test: unknown value in %s\n", argv[i]);

@@ -17,7 +17,10 @@ namespace xos::test {
 void ensure_cell() {
     static std::mutex once;
     std::lock_guard guard(once);
-    if (!started()) start({.mode = wanted_mode(), .transport = wanted_transport()});
+    if (!started())
+        start({.mode = wanted_mode(),
+               .transport = wanted_transport(),
+               .native_children = wants_native_children()});
 }
 
 mode cell_mode() {

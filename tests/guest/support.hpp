@@ -30,6 +30,8 @@ using lines = std::vector<std::string>;
 mode wanted_mode();
 /// What `--xos-transport` asked for.
 transport wanted_transport();
+/// Whether `--xos-native-children` was given.
+bool wants_native_children();
 
 /// The mode that this machine's cell has, for what differs between them by design. Starts the cell.
 mode cell_mode();

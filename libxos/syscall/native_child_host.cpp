@@ -1,0 +1,152 @@
+// A forked child runs natively until it has shown that it stays: most children exec at once, and a
+// VM for them would cost more than all that they do.
+//
+// The child continues by a hop, and Linux's syscall user dispatch (Linux 5.11) brings every system
+// call it makes back here as a SIGSYS. Its calls are carried out as ever, on the loop stack. It
+// gets its VM when it makes a call that needs one, gets a signal that it handles, has made many
+// calls, or has lived a millisecond.
+#include <linux/prctl.h>
+
+#include "libxos/arch/cpu.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/local.hpp"
+#include "libxos/syscall/table.hpp"
+#include "libxos/trap/signals.hpp"
+
+extern "C" {
+extern const char xos_sigreturn_end[];
+}
+
+namespace xos::syscall {
+
+using base::as_long;
+using base::raw_syscall;
+using cell::context;
+using cell::kernel_sigaction;
+using cell::kernel_siginfo;
+using cell::kernel_ucontext;
+using cell::position;
+using cell::the_cell;
+
+namespace {
+
+constexpr unsigned most_calls = 64;
+constexpr std::uint64_t longest_nanoseconds = 1'000'000;
+constexpr long clock_monotonic = 1;
+
+// <linux/prctl.h> has them since Linux 5.11.
+constexpr long set_syscall_user_dispatch = 59, dispatch_off = 0, dispatch_on = 1;
+
+std::uint64_t monotonic_nanoseconds() {
+    struct {
+        std::int64_t seconds, nanoseconds;
+    } now{};
+    raw_syscall(__NR_clock_gettime, clock_monotonic, as_long(&now));
+    return static_cast<std::uint64_t>(now.seconds * 1'000'000'000 + now.nanoseconds);
+}
+
+/// Calls that are carried out without a vCPU.
+bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
+    if (number >= table_size || xos_local_calls[number]) return false;
+    switch (number) {
+        case __NR_rt_sigaction:
+            return u.rdi != cell::sig_sys;
+        case __NR_execve:
+        case __NR_execveat:
+        case __NR_exit:
+        case __NR_exit_group:
+        case __NR_close:
+        case __NR_close_range:
+        case __NR_dup2:
+        case __NR_dup3:
+        case __NR_getdents:
+        case __NR_getdents64:
+        case __NR_rseq:
+            return true;
+        case __NR_prctl:
+            return u.rdi != set_syscall_user_dispatch && u.rdi != PR_SET_SECCOMP;
+        case __NR_seccomp:
+            return false;
+        default:
+            return emulation_of(number) == nullptr;
+    }
+}
+
+bool stays_native(context& c, const kernel_ucontext& u) {
+    return works_without_vcpu(u.rax, u) && ++c.native_calls <= most_calls &&
+           monotonic_nanoseconds() < c.native_until;
+}
+
+/// Whether the child can go on natively behind the call. If not, a signal is waiting, and `u` is
+/// where the guest has to go on.
+bool make_call(context& c, kernel_ucontext& u) {
+    arch::guest_area& area = *c.kernel_area;
+    area.number = u.rax;
+    const std::uint64_t arguments[6] = {u.rdi, u.rsi, u.rdx, u.r10, u.r8, u.r9};
+    for (unsigned i = 0; i < 6; i++) area.arguments[i] = arguments[i];
+    c.where = position::system_call;
+    trap::set_mask(c.signal_mask);
+    the_cell.hooks.system_call(c);
+    c.signal_mask = trap::block_signals(c);
+    if (c.where == position::taken_back)
+        u.rip -= 2;  // the length of SYSCALL
+    else
+        u.rax = area.result;
+    return !c.signals_pending && c.where != position::taken_back;
+}
+
+/// A page fault may have been the guest's tables' business: there it is tried again.
+bool is_page_fault(int signal, const kernel_siginfo& info) {
+    return (signal == cell::sig_segv || signal == cell::sig_bus) && info.code > 0;
+}
+
+}  // namespace
+
+void take_sys_action() {
+    const kernel_sigaction ours = cell::trampoline_for({0, 0, 0, 0});
+    raw_syscall(__NR_rt_sigaction, cell::sig_sys, as_long(&ours), 0, 8);
+}
+
+void restore_sys_action() {
+    const kernel_sigaction& wanted = the_cell.actions[cell::sig_sys];
+    const kernel_sigaction present = wanted.handler > 1 ? cell::trampoline_for(wanted) : wanted;
+    raw_syscall(__NR_rt_sigaction, cell::sig_sys, as_long(&present), 0, 8);
+}
+
+void start_natively(context& c) {
+    const auto begin = as_long(&xos_sigreturn), end = as_long(xos_sigreturn_end);
+    c.blocks_calls = 0;
+    if (raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_on, begin, end - begin,
+                    as_long(&c.blocks_calls)) != 0)
+        return;
+    take_sys_action();
+    c.native = true;
+    c.native_calls = 0;
+    c.native_until = monotonic_nanoseconds() + longest_nanoseconds;
+    trap::continue_natively(c, c.saved);
+}
+
+void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
+    constexpr int user_dispatch = 2;
+    const bool is_call = signal == cell::sig_sys && info->code == user_dispatch;
+    if (is_call && stays_native(c, u)) {
+        if (make_call(c, u)) trap::return_natively(c, u);
+    } else if (is_call) {
+        u.rip -= 2;  // made again in the guest
+    }
+    raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_off, 0, 0, 0);
+    restore_sys_action();
+    c.native = false;
+    make_machine_of_child(c);
+    c.cpu.write_fs(arch::read_fs_base());
+    arch::general_registers r = cell::registers_of(u);
+    r.rflags = (r.rflags & arch::rflags::user) | arch::rflags::fixed | arch::rflags::interrupt;
+    cell::resume_at(c, r);
+    trap::set_extended_state(c, u.fpu_state);
+    if (!is_call && !is_page_fault(signal, *info)) trap::run_handler(c, signal, info, u);
+    if (!c.signals_pending) trap::set_mask(c.signal_mask);
+    cell::run_loop(c);
+}
+
+}  // namespace xos::syscall
