@@ -1,3 +1,4 @@
+#include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/spaces.hpp"
 #include "libxos/vm/view_edits.hpp"
@@ -26,12 +27,6 @@ unsigned root_index(const view& v) {
 
 /// All spaces in use have smaller numbers. Under the lock.
 unsigned spaces_used = 1;
-
-entry reference_to(entry* table) {
-    using enum entry_flags;
-    const auto at = reinterpret_cast<std::uint64_t>(table);
-    return {main_space().physical_of(at), present | writable | user | accessed};
-}
 
 void zero_table(entry* table) {
     for (unsigned i = 0; i < 512; i++) arch::store(table[i], entry{});
@@ -363,10 +358,7 @@ long copy_on_write(long address, long, long, long, long, long) {
     }
     const gpa fresh = the_frames.allocate();
     if (!fresh.value) return static_cast<long>(map_result::no_frames);
-    const auto* from = reinterpret_cast<const void*>(page.value);
-    void* to = the_frames.data(fresh);
-    std::uint64_t words = page_size / 8;
-    asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+    base::copy_words(the_frames.data(fresh), reinterpret_cast<const void*>(page.value), page_size);
     arch::store(slot, entry(fresh, again));
     stale.add(page);
     stale.flush();
