@@ -3,8 +3,18 @@
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
 #include "libxos/vm/anonymous.hpp"
+#include "libxos/vm/heap.hpp"
 
 namespace xos::api {
+
+namespace {
+
+void on_leaving(cell::context& c) {
+    vm::settle_break();
+    trap::on_leaving(c);
+}
+
+}  // namespace
 
 base::outcome start_runtime(const cell::cell_options& options) {
     cell::cell_options all = options;
@@ -14,13 +24,14 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .refused = trap::on_refused,
                                     .signals = trap::on_signals,
                                     .interrupted = syscall::on_interrupted,
-                                    .leaving = trap::on_leaving,
+                                    .leaving = on_leaving,
                                     .why_refused = vm::why_refused});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
     const bool automatic = options.process_arena == cell::automatic_size;
     vm::serve_anonymous_memory(automatic ? vm::default_arena_bytes() : options.process_arena,
                                static_cast<residency>(options.process_pager));
+    if (options.serve_break) vm::serve_break(static_cast<residency>(options.process_pager));
     return base::success;
 }
 

@@ -2,6 +2,7 @@
 
 #include "libxos/syscall/local.hpp"
 #include "libxos/vm/anonymous_edits.hpp"
+#include "libxos/vm/heap.hpp"
 
 namespace xos::vm {
 
@@ -49,6 +50,7 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
         if (address % page_size != 0) return declined;
         switch (place_of(address, bytes)) {
             case place::elsewhere:
+                make_way(address, bytes);
                 return declined;
             case place::across:
                 return error_nomem;
@@ -77,6 +79,7 @@ long xos_munmap(std::uint64_t address, std::uint64_t length) {
     if (address % page_size != 0 || length == 0 || bytes < length) return declined;
     switch (place_of(address, bytes)) {
         case place::elsewhere:
+            make_way(address, bytes);
             return declined;
         case place::across:
             return error_inval;
@@ -93,6 +96,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
     if (bytes == 0) return declined;
     switch (place_of(address, bytes)) {
         case place::elsewhere:
+            make_way(address, bytes);
             return declined;
         case place::across:
             return error_nomem;
@@ -125,7 +129,10 @@ long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advi
     const std::uint64_t bytes = round_up(length);
     if (address % page_size != 0 || bytes < length || bytes == 0) return declined;
     constexpr std::uint64_t dont_fork = 10, wipe_on_fork = 18;
-    if (place_of(address, bytes) != place::inside) return declined;
+    if (place_of(address, bytes) != place::inside) {
+        if (advice == dont_fork || advice == wipe_on_fork) make_way(address, bytes);
+        return declined;
+    }
     if (advice == MADV_DONTNEED) return discard(gva{address}, bytes);
     if (advice == MADV_FREE) {
         // The contents may go at any later time, or never.
@@ -142,10 +149,6 @@ long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advi
         stale.flush();
         return r;
     }
-    return declined;
-}
-
-long xos_brk(std::uint64_t) {
     return declined;
 }
 }

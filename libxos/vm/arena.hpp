@@ -158,7 +158,7 @@ void advise(gva begin, std::uint64_t length, residency pager);
 
 /// As far as physical addresses go.
 base::outcome reserve_process_arena(const arena_options& planned);
-/// Half of the machine's memory.
+/// Half of the machine's memory, within the process's limits.
 std::uint64_t default_arena_bytes();
 
 inline void zero_memory(gva at, std::uint64_t bytes) {

@@ -5,6 +5,7 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/vm/anonymous_edits.hpp"
+#include "libxos/vm/heap.hpp"
 
 namespace xos::vm::anonymous {
 
@@ -147,6 +148,8 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
     if (address % page_size != 0 || bytes < length || more < wanted || more == 0) return declined;
     const bool onto_arena = (flags & MREMAP_FIXED) && place_of(target, more) != place::elsewhere;
     const place from = place_of(address, bytes ? bytes : page_size);
+    if (from == place::elsewhere) make_way(address, bytes ? bytes : page_size);
+    if ((flags & MREMAP_FIXED) && !onto_arena) make_way(target, more);
     if (from == place::elsewhere && !onto_arena) return declined;
     if (from == place::across || (onto_arena && place_of(target, more) == place::across))
         return error_inval;
