@@ -1,5 +1,6 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
+#include "libxos/vm/direct.hpp"
 #include "libxos/vm/spaces.hpp"
 #include "libxos/vm/view_edits.hpp"
 
@@ -331,7 +332,10 @@ long space_switch(long number, long, long, long, long, long) {
     return number;
 }
 
-long copy_on_write(long address, long, long, long, long, long) {
+namespace {
+
+/// Inlined where a handler calls it.
+[[gnu::always_inline]] inline long copy_written(long address) {
     const gva page{static_cast<std::uint64_t>(address)};
     if (!page.is_aligned(page_size)) return static_cast<long>(map_result::misaligned);
     memory::guest_edit editing(main_space().lock());
@@ -363,6 +367,19 @@ long copy_on_write(long address, long, long, long, long, long) {
     stale.add(page);
     stale.flush();
     return 0;
+}
+
+}  // namespace
+
+long copy_on_write(long address, long, long, long, long, long) {
+    return copy_written(address);
+}
+
+long copy_on_write_directly(long address) noexcept {
+    arch::guest_area& area = *arch::current_area();
+    const std::uint64_t outer = become_kernel(area);
+    const long result = copy_written(address);
+    return end_kernel(area, outer, static_cast<map_result>(result));
 }
 
 }  // namespace xos::vm
