@@ -53,7 +53,10 @@ void copy_text(char* to, std::size_t size, const std::string& text) {
 round_result run_alone(const side& s, std::uint64_t operations) {
     if (s.where == place::child) return run_here(s, 0, 1);
     if (s.where == place::own_process) return run_here(s, warm_up_of(operations), operations);
-    start(options_of_cell());
+    // Every thread is inside, as in a program under `xos run`.
+    cell_options options = options_of_cell();
+    options.serve_break = true;
+    start(options);
     const scoped_entry in_the_guest;
     return run_here(s, warm_up_of(operations), operations);
 }

@@ -42,6 +42,9 @@ struct cell_options {
     /// The default is half of the machine's memory.
     std::size_t process_arena = ~std::size_t{0};
     residency process_pager = residency::huge;
+    /// Whether brk is served inside, too. While a thread is inside, no thread outside may use it
+    /// then, nor malloc, which does: for programs that are inside as a whole.
+    bool serve_break = false;
     /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
     std::size_t frame_arena = std::size_t{64} << 20;
     /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel

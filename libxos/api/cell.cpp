@@ -69,6 +69,7 @@ void start(const cell_options& options) {
                                       .system_arena = options.system_arena,
                                       .process_arena = options.process_arena,
                                       .process_pager = static_cast<unsigned>(options.process_pager),
+                                      .serve_break = options.serve_break,
                                       .transport = options.transport,
                                       .native_children = options.native_children});
     if (!failed.ok()) api::raise(failed);

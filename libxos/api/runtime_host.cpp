@@ -3,8 +3,18 @@
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
 #include "libxos/vm/anonymous.hpp"
+#include "libxos/vm/heap.hpp"
 
 namespace xos::api {
+
+namespace {
+
+void on_leaving(cell::context& c) {
+    vm::settle_break();
+    trap::on_leaving(c);
+}
+
+}  // namespace
 
 base::outcome start_runtime(const cell::cell_options& options) {
     cell::cell_options all = options;
@@ -14,7 +24,7 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .refused = trap::on_refused,
                                     .signals = trap::on_signals,
                                     .interrupted = syscall::on_interrupted,
-                                    .leaving = trap::on_leaving,
+                                    .leaving = on_leaving,
                                     .why_refused = vm::why_refused,
                                     .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
@@ -22,6 +32,7 @@ base::outcome start_runtime(const cell::cell_options& options) {
     const bool automatic = options.process_arena == cell::automatic_size;
     vm::serve_anonymous_memory(automatic ? vm::default_arena_bytes() : options.process_arena,
                                static_cast<residency>(options.process_pager));
+    if (options.serve_break) vm::serve_break(static_cast<residency>(options.process_pager));
     return base::success;
 }
 

@@ -4,6 +4,7 @@
 
 #include "libxos/api/errors.hpp"
 #include "libxos/api/gateway.hpp"
+#include "libxos/cell/cell.hpp"
 #include "libxos/vm/views.hpp"
 
 namespace xos {
@@ -15,6 +16,12 @@ namespace {
 long checked(long result, const char* what) {
     if (result < 0) api::raise(static_cast<int>(-result), what);
     return result;
+}
+
+bool on_handler_stack() {
+    const arch::guest_area& area = *arch::current_area();
+    const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
+    return here - area.trap_stack_base < area.trap_stack_size;
 }
 
 }  // namespace
@@ -42,8 +49,10 @@ space::inside_of::~inside_of() {
 }
 
 vm::map_result copy_on_write(gva page) noexcept {
-    return static_cast<vm::map_result>(
-        gateway_call(vm::gateway_copy_on_write, static_cast<long>(page.value)));
+    const long at = static_cast<long>(page.value);
+    const bool direct = !cell::the_cell.is_ring3() && on_handler_stack();
+    return static_cast<vm::map_result>(direct ? vm::copy_on_write_directly(at)
+                                              : gateway_call(vm::gateway_copy_on_write, at));
 }
 
 }  // namespace xos

@@ -114,4 +114,10 @@ inline void call_host_from_kernel(void (*fn)(void*), void* argument) {
     asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_KERNEL_CALL), "a"(0) : "memory");
 }
 
+/// The same for a callable, which hands results back through what it captures.
+template <class F>
+void in_host_from_kernel(F f) {
+    call_host_from_kernel([](void* argument) { (*static_cast<F*>(argument))(); }, &f);
+}
+
 }  // namespace xos::arch

@@ -14,6 +14,18 @@ inline void zero_bytes(void* to, std::size_t n) {
     asm volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(0) : "memory");
 }
 
+// Eight bytes at a time, which is what they are fastest for; `n` is a multiple of that.
+
+inline void copy_words(void* to, const void* from, std::size_t n) {
+    n /= 8;
+    asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+inline void zero_words(void* to, std::size_t n) {
+    n /= 8;
+    asm volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(0) : "memory");
+}
+
 template <class T>
 T load(std::uint64_t address) {
     return *reinterpret_cast<const volatile T*>(address);

@@ -106,8 +106,7 @@ void print_statistics(const char*) {
 }
 
 [[gnu::constructor]] void enter_before_main(int, char**, char** environment) {
-    cell::cell_options options;
-    options.native_children = true;
+    cell::cell_options options{.serve_break = true, .native_children = true};
     if (const char* wanted = variable(environment, "XOS_MODE");
         wanted && !parse_mode(wanted, options.wanted)) {
         give_up("XOS_MODE is none of auto, ring0, ring3, pvm", "", 0);

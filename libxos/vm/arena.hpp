@@ -15,6 +15,7 @@
 
 #include <xos/cell.hpp>
 
+#include "libxos/base/bytes.hpp"
 #include "libxos/memory/buddy.hpp"
 #include "libxos/vm/views.hpp"
 
@@ -157,14 +158,11 @@ void advise(gva begin, std::uint64_t length, residency pager);
 
 /// As far as physical addresses go.
 base::outcome reserve_process_arena(const arena_options& planned);
-/// Half of the machine's memory.
+/// Half of the machine's memory, within the process's limits.
 std::uint64_t default_arena_bytes();
 
-/// Zeroes by the fastest instruction that kernel-side code has.
 inline void zero_memory(gva at, std::uint64_t bytes) {
-    auto* to = reinterpret_cast<void*>(at.value);
-    std::uint64_t words = bytes / 8;
-    asm volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(0) : "memory");
+    base::zero_words(reinterpret_cast<void*>(at.value), bytes);
 }
 
 }  // namespace xos::vm

@@ -9,32 +9,19 @@ namespace xos::vm {
 
 namespace {
 
-struct growth {
-    arena* which;
-    std::uint64_t bytes;
-    bool done;
-};
-
 /// So many pages are zeroed without letting go of the lock.
 constexpr std::uint64_t few_pages = 16;
 /// From here on it is quicker to let Linux take the pages and give others at the first touch.
 constexpr std::uint64_t many_pages = 1024;
 
 void discard_from_guest(gva begin, std::uint64_t bytes) {
-    struct range {
-        gva begin;
-        std::uint64_t bytes;
-        long result;
-    } r{begin, bytes, 0};
-    arch::call_host_from_kernel(
-        [](void* argument) {
-            auto& r = *static_cast<range*>(argument);
-            constexpr long dont_need = 4;
-            r.result = base::raw_syscall(__NR_madvise, static_cast<long>(r.begin.value),
-                                         static_cast<long>(r.bytes), dont_need);
-        },
-        &r);
-    if (r.result != 0) zero_memory(begin, bytes);  // locked memory stays
+    constexpr long dont_need = 4;
+    long result = 0;
+    arch::in_host_from_kernel([&] {
+        result = base::raw_syscall(__NR_madvise, static_cast<long>(begin.value),
+                                   static_cast<long>(bytes), dont_need);
+    });
+    if (result != 0) zero_memory(begin, bytes);  // locked memory stays
 }
 
 }  // namespace
@@ -126,34 +113,19 @@ void zero_dirty(const memory::buddy& pages, std::uint64_t first, std::uint64_t c
 
 bool arena::grow_in_guest(std::uint64_t bytes) {
     if (exists() && grown_ == length_) return false;
-    growth wanted{this, bytes, false};
-    arch::call_host_from_kernel(
-        [](void* argument) {
-            auto& g = *static_cast<growth*>(argument);
-            g.done = g.which->grow_in_host(g.bytes);
-        },
-        &wanted);
-    return wanted.done;
+    bool done = false;
+    arch::in_host_from_kernel([&] { done = grow_in_host(bytes); });
+    return done;
 }
 
 bool arena::grow_to_in_guest(std::uint64_t bytes) {
-    growth wanted{this, bytes, false};
-    arch::call_host_from_kernel(
-        [](void* argument) {
-            auto& g = *static_cast<growth*>(argument);
-            g.done = g.which->grow_to(g.bytes).ok();
-        },
-        &wanted);
-    return wanted.done;
+    bool done = false;
+    arch::in_host_from_kernel([&] { done = grow_to(bytes).ok(); });
+    return done;
 }
 
 void arena::trim_in_guest() {
-    arch::call_host_from_kernel(
-        [](void* argument) {
-            auto& a = *static_cast<arena*>(argument);
-            a.trim_in_host(a.options_.keep_dirty / 2);
-        },
-        this);
+    arch::in_host_from_kernel([&] { trim_in_host(options_.keep_dirty / 2); });
 }
 
 gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,

@@ -264,6 +264,22 @@ std::uint64_t arena::zero_some_in_host(std::uint64_t most) {
     return pages * page_size;
 }
 
+namespace {
+
+/// A quarter of the address space, or of the private memory, that the process may have.
+std::uint64_t share_of_limits() {
+    constexpr long data = 2, address_space = 9;  // RLIMIT_...
+    std::uint64_t least = ~std::uint64_t{0};
+    for (long which : {data, address_space}) {
+        std::uint64_t limit[2];  // soft, hard
+        if (raw_syscall(__NR_prlimit64, 0, which, 0, as_long(limit)) == 0 && limit[0] / 4 < least)
+            least = limit[0] / 4;
+    }
+    return least;
+}
+
+}  // namespace
+
 std::uint64_t default_arena_bytes() {
     struct {
         long uptime;
@@ -274,7 +290,8 @@ std::uint64_t default_arena_bytes() {
         char rest[4];
     } info;
     if (raw_syscall(__NR_sysinfo, as_long(&info)) != 0) return 0;
-    return std::uint64_t{info.total} * info.unit / 2 / memory::chunk_size * memory::chunk_size;
+    const std::uint64_t half = std::uint64_t{info.total} * info.unit / 2, most = share_of_limits();
+    return (half < most ? half : most) / memory::chunk_size * memory::chunk_size;
 }
 
 outcome reserve_process_arena(const arena_options& planned) {

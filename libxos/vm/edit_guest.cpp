@@ -3,6 +3,7 @@
 // A batch is checked as a whole before its first change, and after that nothing can fail: tables
 // exist, frames have been counted. Runs on the system-call stack under the address space's lock.
 #include "libxos/arch/guest_area.hpp"
+#include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/spaces.hpp"
 #include "libxos/vm/view_edits.hpp"
@@ -14,15 +15,10 @@ namespace {
 using arch::entry;
 using arch::entry_flags;
 
-void zero_frame(void* at) {
-    std::uint64_t words = page_size / 8;
-    asm volatile("rep stosq" : "+D"(at), "+c"(words) : "a"(0) : "memory");
-}
-
 void map_new(const view& v, const edit& e, stale_translations& stale) {
     for (std::uint64_t offset = 0; offset < e.length; offset += page_size) {
         const gpa frame = the_frames.take_aside();
-        zero_frame(the_frames.data(frame));
+        base::zero_words(the_frames.data(frame), page_size);
         map_range(v, e.begin + offset, page_size, frame, e.allowed, arch::level::page_4k, stale);
     }
 }

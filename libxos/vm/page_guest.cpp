@@ -1,6 +1,7 @@
 // Kernel side: one 4 KiB page of a view, without an exit and without a lock.
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/cell/cell.hpp"
+#include "libxos/vm/direct.hpp"
 #include "libxos/vm/spaces.hpp"
 
 namespace xos::vm {
@@ -68,22 +69,6 @@ const view* look_up(arch::guest_area& area, gva page) {
     } while (!arch::compare_exchange(*at.slot, old, wanted));
     shrank = takes_away(old, wanted);
     return map_result::ok;
-}
-
-// Ordinary code that must not be interrupted by a signal in between.
-
-[[gnu::always_inline]] inline std::uint64_t become_kernel(arch::guest_area& area) {
-    const std::uint64_t outer = area.in_kernel;
-    area.in_kernel = 1;
-    return outer;
-}
-
-[[gnu::always_inline]] inline long end_kernel(arch::guest_area& area, std::uint64_t outer,
-                                              map_result result) {
-    area.in_kernel = outer;
-    if (!outer && __atomic_load_n(&area.pending, __ATOMIC_RELAXED)) [[unlikely]]
-        arch::poll_guest();
-    return static_cast<long>(result);
 }
 
 /// Out of line, so that the usual way calls nothing and keeps everything in scratch registers.

@@ -1,4 +1,6 @@
+#include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
+#include "libxos/vm/direct.hpp"
 #include "libxos/vm/spaces.hpp"
 #include "libxos/vm/view_edits.hpp"
 
@@ -26,12 +28,6 @@ unsigned root_index(const view& v) {
 
 /// All spaces in use have smaller numbers. Under the lock.
 unsigned spaces_used = 1;
-
-entry reference_to(entry* table) {
-    using enum entry_flags;
-    const auto at = reinterpret_cast<std::uint64_t>(table);
-    return {main_space().physical_of(at), present | writable | user | accessed};
-}
 
 void zero_table(entry* table) {
     for (unsigned i = 0; i < 512; i++) arch::store(table[i], entry{});
@@ -336,7 +332,10 @@ long space_switch(long number, long, long, long, long, long) {
     return number;
 }
 
-long copy_on_write(long address, long, long, long, long, long) {
+namespace {
+
+/// Inlined where a handler calls it.
+[[gnu::always_inline]] inline long copy_written(long address) {
     const gva page{static_cast<std::uint64_t>(address)};
     if (!page.is_aligned(page_size)) return static_cast<long>(map_result::misaligned);
     memory::guest_edit editing(main_space().lock());
@@ -363,14 +362,24 @@ long copy_on_write(long address, long, long, long, long, long) {
     }
     const gpa fresh = the_frames.allocate();
     if (!fresh.value) return static_cast<long>(map_result::no_frames);
-    const auto* from = reinterpret_cast<const void*>(page.value);
-    void* to = the_frames.data(fresh);
-    std::uint64_t words = page_size / 8;
-    asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+    base::copy_words(the_frames.data(fresh), reinterpret_cast<const void*>(page.value), page_size);
     arch::store(slot, entry(fresh, again));
     stale.add(page);
     stale.flush();
     return 0;
+}
+
+}  // namespace
+
+long copy_on_write(long address, long, long, long, long, long) {
+    return copy_written(address);
+}
+
+long copy_on_write_directly(long address) noexcept {
+    arch::guest_area& area = *arch::current_area();
+    const std::uint64_t outer = become_kernel(area);
+    const long result = copy_written(address);
+    return end_kernel(area, outer, static_cast<map_result>(result));
 }
 
 }  // namespace xos::vm

@@ -12,12 +12,6 @@ using arch::entry_flags;
 
 constexpr auto used = entry_flags::accessed | entry_flags::dirty;
 
-entry reference_to(const entry* table) {
-    using enum entry_flags;
-    const auto at = reinterpret_cast<std::uint64_t>(table);
-    return {cell::the_cell.space().physical_of(at), present | writable | user | accessed};
-}
-
 /// Back to its table, for an edit of parts of it.
 void open_up(const piece& p, stale_translations& stale) {
     if (!p.v.is_replaced(p.index)) return;
@@ -27,6 +21,12 @@ void open_up(const piece& p, stale_translations& stale) {
 }
 
 }  // namespace
+
+entry reference_to(const entry* table) {
+    using enum entry_flags;
+    const auto at = reinterpret_cast<std::uint64_t>(table);
+    return {cell::the_cell.space().physical_of(at), present | writable | user | accessed};
+}
 
 void split(const piece& p) {
     if (!p.v.is_replaced(p.index)) return;

@@ -32,6 +32,9 @@ void for_each_piece(const view& v, gva begin, std::uint64_t length, F&& f) {
     }
 }
 
+/// What an upper-level entry says of a table of ours.
+arch::entry reference_to(const arch::entry* table);
+
 /// Gives the piece its table back. Translates as before, so nothing is flushed.
 void split(const piece& p);
 /// Puts a large leaf in the table's place.

@@ -243,6 +243,9 @@ long query_page(long request, long, long, long, long, long);
 /// The first two as functions of ordinary code in the flat modes: signals wait until it is done.
 long map_page_directly(long page, long frame, long writable) noexcept;
 long protect_page_directly(long page, long wanted) noexcept;
+/// The same, but only on the stack of a handler: it holds the lock, and other stacks may not be
+/// there.
+long copy_on_write_directly(long page) noexcept;
 
 /// Gateway numbers (XOS_GATEWAY_BASE + n).
 enum gateway : unsigned {

@@ -1,0 +1,83 @@
+// What the local calls of mmap's family share: looking at the process arena's entries, and the
+// edits they are made of. Under the address space's lock unless it says otherwise.
+#pragma once
+
+#include "libxos/vm/anonymous.hpp"
+#include "libxos/vm/view_edits.hpp"
+
+namespace xos::vm::anonymous {
+
+constexpr long declined = XOS_LOCAL_DECLINED;
+constexpr long error_fault = -14, error_exist = -17, error_inval = -22, error_nomem = -12;
+constexpr std::uint64_t all_protections = 7;
+
+inline arena& memory_arena() {
+    return the_process_arena;
+}
+inline memory::edit_lock& lock() {
+    return cell::the_cell.space().lock();
+}
+
+/// How many pages of the arena Linux manages: usually none, and then nobody needs to look.
+extern std::uint64_t linux_pages;
+
+constexpr std::uint64_t round_up(std::uint64_t bytes) {
+    return (bytes + page_size - 1) & ~(page_size - 1);
+}
+
+/// As mmap(2) has it, and back.
+access access_for(std::uint64_t protection);
+int protection_for(access a);
+
+/// The entry of an arena page, large or small.
+arch::entry entry_at(gva page);
+inline bool is_linux(arch::entry e) {
+    return e.has(linux_managed);
+}
+
+/// A range that begins in the arena.
+enum class place { elsewhere, inside, across };
+inline place place_of(std::uint64_t address, std::uint64_t length) {
+    const arena& a = memory_arena();
+    if (!a.exists()) return place::elsewhere;
+    if (a.contains(gva{address}, length)) return place::inside;
+    const std::uint64_t end = address + length, begin = a.begin().value;
+    const bool apart = end >= address && (end <= begin || address >= begin + a.length());
+    return apart ? place::elsewhere : place::across;
+}
+
+/// Runs of pages for which `which` is the same.
+template <class Which, class F>
+void for_each_run(gva begin, std::uint64_t length, Which&& which, F&& f) {
+    const gva end = begin + length;
+    while (begin < end) {
+        const auto kind = which(begin);
+        gva next = begin + page_size;
+        while (next < end && which(next) == kind) next = next + page_size;
+        f(begin, next - begin, kind);
+        begin = next;
+    }
+}
+
+/// Made by this thread, in host mode. Not a forwarded call: a signal does not take it back.
+long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2 = 0,
+               std::uint64_t a3 = 0, std::uint64_t a4 = 0, std::uint64_t a5 = 0);
+void restore_from_guest(gva begin, std::uint64_t length);
+
+/// After Linux has mapped something of its own there.
+void leave_to_linux(gva begin, std::uint64_t length, stale_translations& stale);
+/// Zeroed pages that are the application's already, or just were taken, with this access.
+void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale);
+bool all_mapped(gva begin, std::uint64_t length);
+
+// Taking the lock themselves.
+
+/// munmap(2) of a part of the arena.
+long unmap(gva begin, std::uint64_t length);
+/// MAP_FIXED over a part of the arena.
+long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
+               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset, bool anonymous);
+/// DONTNEED: the pages stay, their contents go.
+long discard(gva begin, std::uint64_t length);
+
+}  // namespace xos::vm::anonymous

@@ -1,0 +1,175 @@
+// Kernel side: the edits that mmap and its family are made of.
+#include <linux/mman.h>
+
+#include "libxos/arch/guest_area.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/vm/anonymous_edits.hpp"
+
+namespace xos::vm::anonymous {
+
+using base::is_error;
+
+std::uint64_t linux_pages = 0;
+
+/// A page that may be written or executed may be read, as on all x86 without protection keys.
+access access_for(std::uint64_t protection) {
+    if (!(protection & all_protections)) return access::none;
+    return static_cast<access>(1u | (protection & PROT_WRITE ? 2u : 0u) |
+                               (protection & PROT_EXEC ? 4u : 0u));
+}
+
+int protection_for(access a) {
+    const auto bits = static_cast<unsigned>(a);
+    return (bits & 1 ? PROT_READ : 0) | (bits & 2 ? PROT_WRITE : 0) | (bits & 4 ? PROT_EXEC : 0);
+}
+
+arch::entry entry_at(gva page) {
+    const view& v = memory_arena().own_view();
+    const std::uint64_t i = v.piece_of(page);
+    if (page - v.begin >= v.length) return {};
+    return arch::load(v.is_replaced(i) ? *v.coarse[i] : *v.slot_of(page));
+}
+
+long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2, std::uint64_t a3,
+               std::uint64_t a4, std::uint64_t a5) {
+    long result = 0;
+    arch::in_host_from_kernel([&] {
+        const auto of = [](std::uint64_t a) { return static_cast<long>(a); };
+        result = base::raw_syscall(number, of(a0), of(a1), of(a2), of(a3), of(a4), of(a5));
+    });
+    return result;
+}
+
+void restore_from_guest(gva begin, std::uint64_t length) {
+    arch::in_host_from_kernel([=] { restore_memory(begin, length); });
+}
+
+namespace {
+
+/// Takes back from Linux what it manages in the range: fresh memory, no longer mapped.
+void reclaim_from_linux(gva begin, std::uint64_t length, stale_translations& stale) {
+    if (!linux_pages) return;
+    for_each_run(
+        begin, length, [](gva p) { return is_linux(entry_at(p)); },
+        [&](gva from, std::uint64_t bytes, bool theirs) {
+            if (!theirs) return;
+            unmap_range(memory_arena().own_view(), from, bytes, false, stale);
+            restore_from_guest(from, bytes);
+            memory_arena().pages().set_clean(memory_arena().page_of(from), bytes / page_size, true);
+            linux_pages -= bytes / page_size;
+        });
+}
+
+void zero_if_dirty(gva begin, std::uint64_t length) {
+    arena& a = memory_arena();
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        if (!a.pages().is_clean(a.page_of(p))) zero_memory(p, page_size);
+    }
+    a.pages().set_clean(a.page_of(begin), length / page_size, false);
+}
+
+}  // namespace
+
+void leave_to_linux(gva begin, std::uint64_t length, stale_translations& stale) {
+    arena& a = memory_arena();
+    for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
+    for_each_run(
+        begin, length, [](gva p) { return is_linux(entry_at(p)); },
+        [&](gva from, std::uint64_t bytes, bool theirs) {
+            if (theirs) return;
+            const view& v = a.own_view();
+            map_range(v, from, bytes, a.frame_of(from), access::read_write_execute,
+                      arch::level::page_4k, stale);
+            for (std::uint64_t offset = 0; offset < bytes; offset += page_size) {
+                arch::entry& slot = *v.slot_of(from + offset);
+                arch::store(slot, arch::entry(arch::load(slot).bits |
+                                              static_cast<std::uint64_t>(linux_managed)));
+            }
+            linux_pages += bytes / page_size;
+        });
+}
+
+void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale) {
+    arena& a = memory_arena();
+    map_range(a.own_view(), begin, length, a.frame_of(begin), access::read_write,
+              arch::level::page_2m, stale);
+    // A translation that forbids writing may still be cached.
+    stale.flush();
+    stale = {};
+    zero_if_dirty(begin, length);
+    if (allowed != access::read_write) {
+        protect_range(a.own_view(), begin, length, allowed, stale);
+    }
+}
+
+bool all_mapped(gva begin, std::uint64_t length) {
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        if (!is_mapped(entry_at(p))) return false;
+    }
+    return true;
+}
+
+long unmap(gva begin, std::uint64_t length) {
+    arena& a = memory_arena();
+    bool trim;
+    {
+        memory::guest_edit editing(lock());
+        stale_translations stale;
+        reclaim_from_linux(begin, length, stale);
+        if (!a.give_back(begin, length, false)) {
+            // Not all of it is mapped.
+            for (gva p = begin; p < begin + length; p = p + page_size)
+                a.give_back(p, page_size, false);
+        }
+        unmap_range(a.own_view(), begin, length, false, stale);
+        stale.flush();
+        trim = a.wants_trim();
+    }
+    if (trim) a.trim_in_guest();
+    return 0;
+}
+
+long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
+               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset, bool anonymous) {
+    arena& a = memory_arena();
+    const gva begin{address};
+    const std::uint64_t pages = length / page_size;
+    if (begin - a.begin() + length > a.grown() && !a.grow_to_in_guest(begin - a.begin() + length))
+        return error_nomem;
+    memory::guest_edit editing(lock());
+    stale_translations stale;
+    if (flags & MAP_FIXED_NOREPLACE & ~std::uint64_t{MAP_FIXED}) {
+        if (!a.pages().take(a.page_of(begin), pages)) return error_exist;
+    }
+    if (!anonymous) {
+        const long result =
+            ask_linux(__NR_mmap, address, length, protection,
+                      (flags & ~std::uint64_t{MAP_FIXED_NOREPLACE}) | MAP_FIXED, fd, offset);
+        if (!is_error(result)) leave_to_linux(begin, length, stale);
+        stale.flush();
+        return result;
+    }
+    reclaim_from_linux(begin, length, stale);
+    for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
+    map_zeroed(begin, length, access_for(protection), stale);
+    stale.flush();
+    return static_cast<long>(address);
+}
+
+long discard(gva begin, std::uint64_t length) {
+    constexpr std::uint64_t few = 16 * page_size;
+    memory::guest_edit editing(lock());
+    bool all_writable = length <= few && !linux_pages, hole = false;
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        const arch::entry e = entry_at(p);
+        if (!is_mapped(e)) hole = true;
+        if (!e.is_present() || !e.has(arch::entry_flags::writable)) all_writable = false;
+    }
+    if (all_writable)
+        zero_memory(begin, length);
+    else if (const long r = ask_linux(__NR_madvise, begin.value, length, MADV_DONTNEED); r != 0)
+        return r;
+    return hole ? error_nomem : 0;
+}
+
+}  // namespace xos::vm::anonymous

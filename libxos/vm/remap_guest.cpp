@@ -1,0 +1,196 @@
+// Kernel side: mremap of anonymous memory of the process.
+#include <linux/mman.h>
+
+#include "libxos/arch/guest_area.hpp"
+#include "libxos/base/bytes.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/vm/anonymous_edits.hpp"
+#include "libxos/vm/heap.hpp"
+
+namespace xos::vm::anonymous {
+
+namespace {
+
+using base::is_error;
+using memory::buddy;
+
+/// How the mapping looks that a remap is about: all of it mapped, one access throughout.
+enum class uniform { no, yes, linux_has_some };
+uniform look(gva begin, std::uint64_t length, access& allowed) {
+    if (linux_pages) {
+        for (gva p = begin; p < begin + length; p = p + page_size) {
+            if (is_linux(entry_at(p))) return uniform::linux_has_some;
+        }
+    }
+    const arch::entry first = entry_at(begin);
+    allowed = access_of(first);
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        const arch::entry e = entry_at(p);
+        if (!is_mapped(e) || access_of(e) != allowed) return uniform::no;
+    }
+    return uniform::yes;
+}
+
+/// Where Linux manages some of the pages, Linux moves them; what they leave behind gets fresh
+/// memory.
+long move_by_linux(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
+                   std::uint64_t target) {
+    arena& a = memory_arena();
+    memory::guest_edit editing(lock());
+    const long result =
+        ask_linux(__NR_mremap, begin.value, length, wanted, flags | MREMAP_MAYMOVE, target);
+    if (is_error(result)) return result;
+    const gva there{static_cast<std::uint64_t>(result)};
+    stale_translations stale;
+    if (place_of(there.value, wanted) == place::inside) leave_to_linux(there, wanted, stale);
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        if (is_linux(entry_at(p))) linux_pages--;
+    }
+    unmap_range(a.own_view(), begin, length, false, stale);
+    stale.flush();
+    restore_from_guest(begin, length);
+    a.pages().set_clean(a.page_of(begin), length / page_size, true);
+    if (flags & MREMAP_DONTUNMAP) {
+        stale_translations again;
+        map_zeroed(begin, length, access::read_write, again);
+        again.flush();
+    } else {
+        a.pages().free(a.page_of(begin), length / page_size, true);
+    }
+    return result;
+}
+
+bool grow_in_place(gva begin, std::uint64_t length, std::uint64_t wanted, access allowed) {
+    arena& a = memory_arena();
+    const gva more = begin + length;
+    const std::uint64_t bytes = wanted - length;
+    if (more - a.begin() + bytes > a.grown()) return false;
+    if (!a.pages().take(a.page_of(more), bytes / page_size)) return false;
+    stale_translations stale;
+    map_zeroed(more, bytes, allowed, stale);
+    stale.flush();
+    return true;
+}
+
+void copy_memory(gva to, gva from, std::uint64_t bytes) {
+    base::copy_words(reinterpret_cast<void*>(to.value), reinterpret_cast<const void*>(from.value),
+                     bytes);
+}
+
+/// A new mapping of Linux's with a copy of what was ours.
+long copy_out(gva from, std::uint64_t length, std::uint64_t wanted, access allowed,
+              const std::uint64_t* target) {
+    long result = 0;
+    arch::in_host_from_kernel([&] {
+        const long where = target ? static_cast<long>(*target) : 0;
+        const long flags = MAP_PRIVATE | MAP_ANONYMOUS | (target ? MAP_FIXED : 0);
+        const long bytes = static_cast<long>(wanted);
+        result = base::raw_syscall(__NR_mmap, where, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+        if (is_error(result)) return;
+        copy_memory(gva{static_cast<std::uint64_t>(result)}, from,
+                    length < wanted ? length : wanted);
+        base::raw_syscall(__NR_mprotect, result, bytes, protection_for(allowed));
+    });
+    return result;
+}
+
+/// To another extent of the arena, to a place that the application has chosen, or out of the arena
+/// if it is full.
+long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
+                  std::uint64_t target, access allowed) {
+    arena& a = memory_arena();
+    const bool fixed = flags & MREMAP_FIXED;
+    gva moved;
+    if (fixed && place_of(target, wanted) == place::inside) {
+        const long r = map_fixed(target, wanted, PROT_READ | PROT_WRITE, MAP_FIXED, 0, 0, true);
+        if (is_error(r)) return r;
+        moved = gva{target};
+    } else if (!fixed && wanted <= huge_page_size) {
+        moved = a.allocate_in_guest(wanted, contents::zeroed, buddy::preference::dirty);
+    }
+    long result = static_cast<long>(moved.value);
+    if (moved.value) {
+        memory::guest_edit editing(lock());
+        stale_translations stale;
+        if (allowed == access::none)
+            protect_range(a.own_view(), begin, length, access::read, stale);
+        copy_memory(moved, begin, length < wanted ? length : wanted);
+        protect_range(a.own_view(), moved, wanted, allowed, stale);
+        stale.flush();
+    } else {
+        result = copy_out(begin, length, wanted, allowed, fixed ? &target : nullptr);
+        if (is_error(result)) return result;
+    }
+    if (!(flags & MREMAP_DONTUNMAP)) {
+        unmap(begin, length);
+        return result;
+    }
+    memory::guest_edit editing(lock());
+    stale_translations stale;
+    map_zeroed(begin, length, allowed, stale);
+    stale.flush();
+    return result;
+}
+
+}  // namespace
+
+}  // namespace xos::vm::anonymous
+
+extern "C" {
+
+using namespace xos;
+using namespace xos::vm;
+using namespace xos::vm::anonymous;
+
+long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wanted,
+                std::uint64_t flags, std::uint64_t target) {
+    const std::uint64_t bytes = round_up(length), more = round_up(wanted);
+    if (address % page_size != 0 || bytes < length || more < wanted || more == 0) return declined;
+    const bool onto_arena = (flags & MREMAP_FIXED) && place_of(target, more) != place::elsewhere;
+    const place from = place_of(address, bytes ? bytes : page_size);
+    if (from == place::elsewhere) make_way(address, bytes ? bytes : page_size);
+    if ((flags & MREMAP_FIXED) && !onto_arena) make_way(target, more);
+    if (from == place::elsewhere && !onto_arena) return declined;
+    if (from == place::across || (onto_arena && place_of(target, more) == place::across))
+        return error_inval;
+    constexpr std::uint64_t known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+    if ((flags & ~known) || bytes == 0) return error_inval;
+    if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && !(flags & MREMAP_MAYMOVE))
+        return error_inval;
+    if ((flags & MREMAP_DONTUNMAP) && bytes != more) return error_inval;
+    if ((flags & MREMAP_FIXED) &&
+        (target % page_size != 0 || (target < address + bytes && address < target + more)))
+        return error_inval;
+    arena& a = memory_arena();
+    const gva begin{address};
+    if (from == place::elsewhere) {
+        if (gva{target} - a.begin() + more > a.grown()) return error_nomem;
+        memory::guest_edit editing(lock());
+        const long r = ask_linux(__NR_mremap, address, bytes, more, flags, target);
+        stale_translations stale;
+        if (!is_error(r)) leave_to_linux(gva{target}, more, stale);
+        stale.flush();
+        return r;
+    }
+    vm::access allowed = access_of(entry_at(begin));
+    const bool elsewhere = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    uniform found;
+    {
+        memory::guest_edit editing(lock());
+        found = look(begin, bytes, allowed);
+        if (found == uniform::no) return error_fault;
+        if (found == uniform::yes && !elsewhere && more >= bytes) {
+            if (more == bytes || grow_in_place(begin, bytes, more, allowed))
+                return static_cast<long>(address);
+            if (!(flags & MREMAP_MAYMOVE)) return error_nomem;
+        }
+    }
+    if (more < bytes && !elsewhere) {
+        unmap(begin + more, bytes - more);
+        return static_cast<long>(address);
+    }
+    return found == uniform::linux_has_some
+               ? move_by_linux(begin, bytes, more, flags, target)
+               : move_by_copy(begin, bytes, more, flags, target, allowed);
+}
+}
