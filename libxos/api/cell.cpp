@@ -5,7 +5,9 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
+#include <string_view>
 #include <xos/cell.hpp>
 
 #include "libxos/api/errors.hpp"
@@ -73,6 +75,8 @@ void start(const cell_options& options) {
                                       .transport = options.transport,
                                       .native_children = options.native_children});
     if (!failed.ok()) api::raise(failed);
+    const char* quiet = std::getenv("XOS_QUIET");
+    the_cell.quiet = quiet && quiet == std::string_view("1");
     the_cell.call_handler_outside = api::call_handler_outside;
     pthread_atfork(nullptr, nullptr, after_fork_in_child);
 }

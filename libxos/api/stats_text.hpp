@@ -4,11 +4,27 @@
 #include <cstddef>
 #include <xos/stats.hpp>
 
+#include "libxos/base/text.hpp"
+
 namespace xos::api {
 
 void collect(statistics& s);
 
 using sink = void (*)(const char* text, std::size_t length, void* to);
 void describe(const statistics& s, sink out, void* to);
+
+/// Anonymous memory of the process that libxos serves itself, in bytes.
+struct memory_inside {
+    std::uint64_t reserved = 0;  ///< addresses
+    std::uint64_t usable = 0;    ///< as much as has been asked for so far, by large pieces
+    std::uint64_t used = 0;
+};
+memory_inside collect_memory();
+
+/// Holds every system call's row.
+using json_line = base::text<65536>;
+/// One JSON object and a newline. `why` the process is described now: "exit", "exec".
+void describe_as_json(const statistics& s, const memory_inside& memory, const char* why,
+                      json_line& out);
 
 }  // namespace xos::api

@@ -2,6 +2,7 @@
 #include "libxos/base/text.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/syscall/table.hpp"
+#include "libxos/vm/arena.hpp"
 
 namespace xos::api {
 
@@ -120,6 +121,12 @@ void collect(statistics& s) {
     collect_module(s);
     s.vcpus = the_cell.context_count;
     s.chunks = the_cell.started ? the_cell.space().chunks() : 0;
+}
+
+memory_inside collect_memory() {
+    const vm::arena& a = vm::the_process_arena;
+    if (!a.exists()) return {};
+    return {a.length(), a.grown(), a.used()};
 }
 
 void describe(const statistics& s, sink out, void* to) {

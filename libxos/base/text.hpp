@@ -15,8 +15,13 @@ class text {
         while (*s && length_ < Capacity) buffer_[length_++] = *s++;
         return *this;
     }
+    text& append(const char* s, std::size_t n) {
+        for (std::size_t i = 0; i < n && length_ < Capacity; i++) buffer_[length_++] = s[i];
+        return *this;
+    }
     text& hex(std::uint64_t v) { return *this << "0x", digits(v, 16); }
     text& dec(std::uint64_t v) { return digits(v, 10); }
+    text& octal(std::uint64_t v) { return digits(v, 8); }
     text& signed_dec(std::int64_t v) {
         if (v < 0) *this << "-";
         return digits(v < 0 ? -static_cast<std::uint64_t>(v) : static_cast<std::uint64_t>(v), 10);

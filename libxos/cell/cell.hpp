@@ -56,6 +56,13 @@ struct cell_options {
     std::uint64_t forwarded[XOS_CALLS / 64] = {};
 };
 
+/// The log of system calls (syscall/trace.hpp).
+struct trace_state {
+    int fd = -1;  ///< libxos's own; -1: nothing is logged
+    /// The same moment by both clocks.
+    std::uint64_t cycles = 0, nanoseconds = 0;
+};
+
 struct cell_state {
     std::atomic<bool> started = false;
     std::atomic<bool> stale = false;  ///< forked in host mode: the VM is the parent's
@@ -89,12 +96,17 @@ struct cell_state {
         actions[signal_count + 1];  ///< the application's; the kernel has the trampoline
     exit_hooks hooks{};
     void (*at_exit)(const char* why) = nullptr;  ///< statistics, before exit_group and execve
+    base::futex_lock reporting;                  ///< held while at_exit runs, and from the last on
     /// Runs a handler on a thread outside; lets the C++ face know that one is running.
     void (*call_handler_outside)(void (*)(int, void*, void*), int, void*, void*) = nullptr;
     /// What the process's first thread ended with, if it has ended before the others.
     static constexpr std::uint64_t still_running = ~std::uint64_t{0};
     std::uint64_t leader_status = still_running;
     int report_fd = 2;
+    trace_state trace;
+    bool quiet = false;  ///< no line on standard error about a call that is refused
+    /// The calls that such a line has been about.
+    std::uint64_t refusals_reported[XOS_SYSCALL_TABLE / 64] = {};
 
     memory::address_space& space() {
         return *std::launder(reinterpret_cast<memory::address_space*>(space_storage));

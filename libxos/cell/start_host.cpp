@@ -203,6 +203,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
 void leave_parent(context* survivor) {
     auto& cell = the_cell;
     cell.lock.reset();
+    cell.reporting.reset();
     for (unsigned i = 0; i < cell.context_count; i++) {
         context& c = cell.context_at(i);
         cell.descriptors.close(c.cpu.fd());

@@ -1,9 +1,7 @@
 // The LD_PRELOAD face: an unmodified program is in the cell before its main() begins.
 //
 // The dynamic linker runs this constructor on the program's only thread. What it should do comes in
-// the environment, where `xos run` puts it: XOS_MODE (auto, ring0, ring3, pvm), XOS_TRANSPORT
-// (auto, exit, module), XOS_MEM (bytes of anonymous memory to serve inside), XOS_PAGER (huge,
-// demand, populate), XOS_STATS (1: print statistics when the process ends or execs).
+// the environment, where `xos run` puts it; docs/run.md has the variables.
 #include <linux/fcntl.h>
 
 #include "libxos/api/rseq.hpp"
@@ -12,6 +10,7 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
+#include "libxos/syscall/trace.hpp"
 
 namespace {
 
@@ -92,12 +91,44 @@ bool parse_transport(const char* text, transport& t) {
     return false;
 }
 
-void print_statistics(const char*) {
+/// What follows `prefix` in `text`, or null.
+const char* after(const char* text, const char* prefix) {
+    while (*prefix && *text == *prefix) text++, prefix++;
+    return *prefix ? nullptr : text;
+}
+
+/// Unset, empty and 0 are the same: no.
+bool is_off(const char* value) {
+    return !value || !*value || same(value, "0");
+}
+
+/// A file to append to, out of the application's way; -1, and a line about it, if there is none.
+/// The program runs all the same: it may have got other rights than who asked for the file.
+int open_log(const char* name, const char* variable_name) {
+    constexpr long flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY;
+    long fd = base::raw_syscall(__NR_open, base::as_long(name), flags, 0666);
+    if (fd >= 0) fd = the_cell.descriptors.adopt(static_cast<int>(fd));
+    if (fd >= 0) return static_cast<int>(fd);
+    if (the_cell.quiet) return -1;
+    base::text<1024> line;
+    line << "xos: " << variable_name << ": " << name << " cannot be opened (errno ";
+    line.dec(static_cast<unsigned>(-fd)) << "): this process does without it\n";
+    line.write_to(the_cell.report_fd);
+    return -1;
+}
+
+int statistics_fd = -1;
+
+const statistics& collected() {
     static statistics s;
     s = statistics();
     api::collect(s);
+    return s;
+}
+
+void print_statistics(const char*) {
     api::describe(
-        s,
+        collected(),
         [](const char* text, std::size_t n, void*) {
             base::raw_syscall(__NR_write, the_cell.report_fd, base::as_long(text),
                               static_cast<long>(n));
@@ -105,38 +136,64 @@ void print_statistics(const char*) {
         nullptr);
 }
 
+void append_statistics(const char* why) {
+    static api::json_line line;
+    api::describe_as_json(collected(), api::collect_memory(), why, line);
+    line.write_to(statistics_fd);
+}
+
+void choose_statistics(const char* wanted) {
+    if (is_off(wanted)) return;
+    if (same(wanted, "1")) {
+        the_cell.at_exit = print_statistics;
+        return;
+    }
+    const char* file = after(wanted, "json:");
+    if (!file || !*file) give_up("XOS_STATS is neither 1 nor json:FILE", "", 0);
+    statistics_fd = open_log(file, "XOS_STATS");
+    if (statistics_fd >= 0) the_cell.at_exit = append_statistics;
+}
+
+void choose_trace(const char* wanted) {
+    if (is_off(wanted)) return;
+    const int fd = same(wanted, "1") ? the_cell.report_fd : open_log(wanted, "XOS_TRACE");
+    if (fd >= 0) syscall::start_trace(fd);
+}
+
 [[gnu::constructor]] void enter_before_main(int, char**, char** environment) {
     cell::cell_options options{.serve_break = true, .native_children = true};
     if (const char* wanted = variable(environment, "XOS_MODE");
-        wanted && !parse_mode(wanted, options.wanted)) {
+        wanted && *wanted && !parse_mode(wanted, options.wanted)) {
         give_up("XOS_MODE is none of auto, ring0, ring3, pvm", "", 0);
     }
     if (const char* wanted = variable(environment, "XOS_MEM");
-        wanted && !parse_bytes(wanted, options.process_arena)) {
+        wanted && *wanted && !parse_bytes(wanted, options.process_arena)) {
         give_up("XOS_MEM is no number of bytes", "write 0, or a number with K, M or G behind it",
                 0);
     }
     if (const char* wanted = variable(environment, "XOS_PAGER");
-        wanted && !parse_pager(wanted, options.process_pager)) {
+        wanted && *wanted && !parse_pager(wanted, options.process_pager)) {
         give_up("XOS_PAGER is none of huge, demand, populate", "", 0);
     }
     if (const char* wanted = variable(environment, "XOS_TRANSPORT");
-        wanted && !parse_transport(wanted, options.transport)) {
+        wanted && *wanted && !parse_transport(wanted, options.transport)) {
         give_up("XOS_TRANSPORT is none of auto, exit, module", "", 0);
     }
+    const char* quiet = variable(environment, "XOS_QUIET");
+    if (!is_off(quiet) && !same(quiet, "1")) give_up("XOS_QUIET is neither 0 nor 1", "", 0);
+    the_cell.quiet = !is_off(quiet);
+    const char* trace = variable(environment, "XOS_TRACE");
+    // The module would answer calls that nobody sees.
+    if (!is_off(trace)) options.transport = transport::exit;
     if (auto failed = api::start_runtime(options); !failed.ok()) {
         const auto text = cell::text_of(failed);
         give_up(text.what, text.advice, failed.error);
     }
     // Programs close their standard error before they end; what libxos has to say goes to a copy.
     const long copy = base::raw_syscall(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 10);
-    if (copy >= 0) {
-        const int own = the_cell.descriptors.adopt(static_cast<int>(copy));
-        if (own >= 0) the_cell.report_fd = own;
-    }
-    if (const char* wanted = variable(environment, "XOS_STATS"); wanted && same(wanted, "1")) {
-        the_cell.at_exit = print_statistics;
-    }
+    the_cell.report_fd = copy < 0 ? -1 : the_cell.descriptors.adopt(static_cast<int>(copy));
+    choose_statistics(variable(environment, "XOS_STATS"));
+    choose_trace(trace);
     api::give_up_rseq();
     if (auto failed = cell::enter_guest(); !failed.ok()) {
         const auto text = cell::text_of(failed);

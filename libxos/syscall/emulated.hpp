@@ -21,6 +21,10 @@ void on_interrupted(cell::context& c);
 /// Sets the bit of every call that is forwarded.
 void list_forwarded(std::uint64_t* bits);
 
+// refused_host.cpp
+long refused(cell::context& c, const std::uint64_t* a);
+/// Tells, once for each number, that `call` fails and why.
+void report_refusal(unsigned number, const char* call, const char* why);
 // signal_calls_host.cpp
 long rt_sigaction(cell::context& c, const std::uint64_t* a);
 long rt_sigreturn(cell::context& c, const std::uint64_t* a);
@@ -36,6 +40,8 @@ long execve(cell::context& c, const std::uint64_t* a);
 long execveat(cell::context& c, const std::uint64_t* a);
 long arch_prctl(cell::context& c, const std::uint64_t* a);
 long rseq(cell::context& c, const std::uint64_t* a);
+/// Whether there is something to execute, so that an exec may well not return.
+bool exec_is_likely(std::uint64_t number, const std::uint64_t* a);
 // memory_calls_host.cpp
 long mmap(cell::context& c, const std::uint64_t* a);
 long munmap(cell::context& c, const std::uint64_t* a);
@@ -71,6 +77,6 @@ bool copy_in(void* to, std::uint64_t from, std::size_t n);
 bool copy_out(std::uint64_t to, const void* from, std::size_t n);
 
 inline constexpr long error_perm = -1, error_badf = -9, error_again = -11, error_nomem = -12,
-                      error_fault = -14, error_inval = -22, error_nosys = -38;
+                      error_fault = -14, error_inval = -22, error_nodev = -19, error_nosys = -38, error_opnotsupp = -95;
 
 }  // namespace xos::syscall

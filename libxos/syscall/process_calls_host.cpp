@@ -1,4 +1,5 @@
 // Threads and processes: fork, vfork, clone, exec, exit.
+#include <linux/fcntl.h>
 #include <linux/sched.h>
 
 #include "libxos/base/bytes.hpp"
@@ -171,7 +172,11 @@ long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
     if (trap_action.handler == 1) {
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
     }
-    if (the_cell.at_exit) the_cell.at_exit("exec");
+    // A child that borrows this memory has no statistics of its own.
+    if (the_cell.at_exit && !c.shares_memory_only && exec_is_likely(number, a)) {
+        const base::lock_guard guard(the_cell.reporting);
+        the_cell.at_exit("exec");
+    }
     const bool ignored_sys = c.native && the_cell.actions[cell::sig_sys].handler == 1;
     if (ignored_sys) restore_sys_action();
     const long r = forward(c, number, a);
@@ -184,6 +189,16 @@ long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
 }
 
 }  // namespace
+
+bool exec_is_likely(std::uint64_t number, const std::uint64_t* a) {
+    constexpr long execute = 1, at_eaccess = 0x200, at_both = 0x1100;
+    const bool at = number == __NR_execveat;
+    const long directory = at ? static_cast<long>(a[0]) : AT_FDCWD;
+    const long path = static_cast<long>(at ? a[1] : a[0]);
+    const long flags = at_eaccess | (at ? static_cast<long>(a[4]) & at_both : 0);
+    const long r = raw_syscall(__NR_faccessat2, directory, path, execute, flags);
+    return r == 0 || r == error_nosys;
+}
 
 long fork(context& c, const std::uint64_t*) {
     return start(c, {.exit_signal = sigchld});
@@ -233,7 +248,11 @@ long exit(context& c, const std::uint64_t* a) {
 }
 
 long exit_group(context& c, const std::uint64_t* a) {
-    if (the_cell.at_exit && !c.shares_memory_only) the_cell.at_exit("exit");
+    if (the_cell.at_exit && !c.shares_memory_only) {
+        // Never given back: a second thread that ends the process must not cut the report short.
+        the_cell.reporting.lock();
+        the_cell.at_exit("exit");
+    }
     for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
 }
 
@@ -245,7 +264,8 @@ long execveat(context& c, const std::uint64_t* a) {
 }
 
 long arch_prctl(context& c, const std::uint64_t* a) {
-    constexpr std::uint64_t set_gs = 0x1001, set_fs = 0x1002, get_fs = 0x1003, get_gs = 0x1004;
+    constexpr std::uint64_t set_gs = 0x1001, set_fs = 0x1002, get_fs = 0x1003, get_gs = 0x1004,
+                            set_cpuid = 0x1012, enable_shadow_stack = 0x5001;
     switch (a[0]) {
         case set_fs: {
             const long r = forward(c, __NR_arch_prctl, a);
@@ -258,7 +278,18 @@ long arch_prctl(context& c, const std::uint64_t* a) {
         }
         case set_gs:
         case get_gs:
+            report_refusal(__NR_arch_prctl, "arch_prctl(ARCH_SET_GS or ARCH_GET_GS)",
+                           "GS is libxos's");
             return error_inval;
+        case enable_shadow_stack:
+            report_refusal(__NR_arch_prctl, "arch_prctl(ARCH_SHSTK_ENABLE)",
+                           "the guest has no shadow stacks, and host mode changes stacks");
+            return error_opnotsupp;
+        case set_cpuid:
+            if (a[1]) return forward(c, __NR_arch_prctl, a);
+            report_refusal(__NR_arch_prctl, "arch_prctl(ARCH_SET_CPUID, 0)",
+                           "CPUID does not fault in the guest");
+            return error_nodev;
         default:
             return forward(c, __NR_arch_prctl, a);
     }

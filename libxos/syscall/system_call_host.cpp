@@ -2,6 +2,7 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
+#include "libxos/syscall/trace.hpp"
 #include "libxos/syscall/vector.hpp"
 
 namespace xos::syscall {
@@ -13,10 +14,6 @@ namespace {
 
 constexpr long taken_back = -512;
 
-/// Port and descriptor-table access would reach past the guest's own: the kernel does not have it.
-long refused(context&, const std::uint64_t*) {
-    return error_nosys;
-}
 constexpr unsigned refused_calls[] = {__NR_modify_ldt, __NR_iopl, __NR_ioperm};
 
 struct emulation_list {
@@ -69,7 +66,11 @@ consteval policy policy_of(unsigned number) {
 /// The table is what people read; the list is what runs.
 consteval bool agrees_with_table() {
     for (unsigned n = 0; n < table_size; n++) {
-        if ((emulations.by_number[n] != nullptr) != (policy_of(n) != policy::forward)) return false;
+        const policy who = policy_of(n);
+        // What the guest passes on may need libxos once more: what may be executed is its business.
+        if (who == policy::inside) continue;
+        const bool own = who == policy::emulate || who == policy::refuse;
+        if ((emulations.by_number[n] != nullptr) != own) return false;
     }
     return true;
 }
@@ -87,13 +88,11 @@ void list_forwarded(std::uint64_t* bits) {
     }
 }
 
-void on_system_call(context& c) {
+namespace {
+
+void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
     const std::uint64_t number = area.number;
-    if (c.signals_pending) {
-        c.where = position::taken_back;
-        return;
-    }
     if (const emulation emulate = emulation_of(number)) {
         c.emulated[number]++;
         const long result = emulate(c, area.arguments);
@@ -111,6 +110,18 @@ void on_system_call(context& c) {
     }
     c.forwarded[number < table_size ? number : table_size - 1]++;
     area.result = static_cast<std::uint64_t>(result);
+}
+
+}  // namespace
+
+void on_system_call(context& c) {
+    if (c.signals_pending) {
+        c.where = position::taken_back;
+        return;
+    }
+    if (tracing()) [[unlikely]]
+        return trace_call(c, make_call);
+    make_call(c);
 }
 
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {

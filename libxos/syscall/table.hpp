@@ -16,7 +16,7 @@
 
 namespace xos::syscall {
 
-enum class policy : std::uint8_t { forward, emulate, refuse };
+enum class policy : std::uint8_t { forward, inside, emulate, refuse };
 
 enum class ring_class : std::uint8_t { thread, any, blocking };
 

@@ -107,6 +107,8 @@ class arena {
     const arena_options& options() const { return options_; }
     bool in_use() const { return in_use_; }
     std::uint64_t grown() const { return grown_; }
+    /// Allocated, or kept to be allocated again; without the lock, so about.
+    std::uint64_t used() const { return grown_ - pages_.free_pages() * page_size; }
 
   private:
     /// An extent, in pages.

@@ -21,6 +21,9 @@ xos run --transport=module --stats -- /bin/ls /
 check "the module is there" 'said "transport module"'
 xos run --transport=exit --stats -- /bin/ls /
 check "an option switches it off" 'said "transport exit" && said "getdents64 +[0-9]+ +exit"'
+xos run --transport=module --trace=/tmp/log --stats -- /bin/ls /
+check "a trace leaves nothing to the module" 'said "transport exit" && [ $(grep -c "getdents64.* <exit " /tmp/log) -ge 2 ] &&
+    grep -q "exit_group(0) = ? <emulated>" /tmp/log'
 
 # Processes, pipes, signals and files: the same as natively.
 program='$SIG{ALRM} = sub { print "alarm\n" }; alarm 1; my $got = select(undef, undef, undef, 5);

@@ -52,8 +52,11 @@ bool each_is_measured(std::span<const argument> arguments, std::initializer_list
 TEST_CASE("the table agrees with the installed kernel header") {
     const auto expected = numbers_in_header();
     REQUIRE(expected.size() > 300);
-    // Above the header's last number the table may know more than the header.
+    // Above the header's last number the table may know more than the header, and in a gap that
+    // Linux has filled since.
+    constexpr unsigned uretprobe = 335;
     for (unsigned number = 0; number <= expected.rbegin()->first; ++number) {
+        if (number == uretprobe && !expected.contains(number)) continue;
         const auto found = expected.find(number);
         INFO(number);
         CHECK(lookup(number).name == (found == expected.end() ? "" : found->second));
@@ -61,6 +64,7 @@ TEST_CASE("the table agrees with the installed kernel header") {
 }
 
 TEST_CASE("the table reaches to mseal") {
+    CHECK(lookup(335).name == "uretprobe");
     CHECK(lookup(451).name == "cachestat");
     CHECK(lookup(462).name == "mseal");
     for (unsigned number = 424; number <= 462; ++number) CHECK(!lookup(number).name.empty());
@@ -110,15 +114,20 @@ TEST_CASE("a path is resolved from the descriptor right before it") {
 
 TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
     CHECK(names_with(policy::emulate) ==
-          std::set<std::string>{"rt_sigaction", "rt_sigreturn", "sigaltstack", "arch_prctl",
-                                "clone", "clone3", "fork", "vfork", "exit", "exit_group", "execve",
-                                "execveat", "close", "dup2", "dup3", "close_range"});
+          std::set<std::string>{"rt_sigaction", "rt_sigreturn", "sigaltstack",   "arch_prctl",
+                                "clone",        "clone3",       "fork",          "vfork",
+                                "exit",         "exit_group",   "execve",        "execveat",
+                                "close",        "dup2",         "dup3",          "close_range",
+                                "getdents",     "getdents64",   "pkey_mprotect", "shmat",
+                                "rseq"});
+    CHECK(names_with(policy::inside) ==
+          std::set<std::string>{"mmap", "mprotect", "munmap", "mremap", "madvise", "brk"});
     CHECK(names_with(policy::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
 }
 
 TEST_CASE("only forwarded calls may leave the calling thread") {
     for (unsigned number = 0; number < table_size; ++number)
-        if (lookup(number).policy != policy::forward) {
+        if (lookup(number).policy != policy::forward && lookup(number).policy != policy::inside) {
             INFO(lookup(number).name);
             CHECK(lookup(number).ring == ring_class::thread);
         }

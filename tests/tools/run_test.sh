@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run_test.sh XOS: what `xos run` says and returns, for good and bad programs.
 set -euo pipefail
-xos=$1
+xos=$(realpath "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failures=0
@@ -88,6 +88,122 @@ expect malloc-not-installed 125 'libjemalloc.so.2 is not installed: apt-get inst
 # Its memory comes from the cell, not from Linux.
 expect malloc-without-exits 0 'mmap +[0-9]+ +local' "$xos" run --malloc=jemalloc --stats -- \
     /usr/bin/python3 -c 'x = [bytes(100000) for i in range(1000)]'
+
+# Every option by its variable; the option goes first.
+expect mode-variable 0 - env XOS_MODE=auto "$xos" run -- true
+expect mode-variable-bad 2 'ring' env XOS_MODE=ring7 "$xos" run -- true
+expect mode-option-first 0 - env XOS_MODE=ring7 "$xos" run --ring=auto -- true
+expect transport-variable 0 'transport exit' env XOS_TRANSPORT=exit "$xos" run --stats -- true
+expect transport-variable-bad 2 'transport' env XOS_TRANSPORT=pigeon "$xos" run -- true
+expect mem-variable 0 'mmap +[0-9]+ +(exit|module)' env XOS_MEM=0 "$xos" run --stats -- python3 -c 'bytearray(30 << 20)'
+expect mem-option-first 0 'mmap +[0-9]+ +local' env XOS_MEM=0 "$xos" run --mem=64M --stats -- python3 -c 'bytearray(30 << 20)'
+expect pager-variable-bad 2 'pager' env XOS_PAGER=none "$xos" run -- true
+expect stats-variable 0 'system calls' env XOS_STATS=1 "$xos" run -- true
+expect stats-variable-off 0 '^$' env XOS_STATS=0 "$xos" run -- sh -c 'echo >&2'
+expect trace-variable 0 '^[0-9]+ exit_group\(0\) = \? <emulated>$' env XOS_TRACE=1 "$xos" run -- true
+expect trace-variable-off 0 '^$' env XOS_TRACE= "$xos" run -- sh -c 'echo >&2'
+expect quiet-variable-bad 2 'quiet' env XOS_QUIET=perhaps "$xos" run -- true
+expect variables-empty 0 - env XOS_MODE= XOS_TRANSPORT= XOS_MEM= XOS_PAGER= XOS_STATS= XOS_TRACE= XOS_QUIET= \
+    LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+for variable in MODE TRANSPORT MALLOC MEM PAGER STATS TRACE QUIET; do
+    "$xos" run --help | grep -q "Env:XOS_$variable" || {
+        echo "FAIL help: XOS_$variable is missing"
+        failures=$((failures + 1))
+    }
+done
+
+# The trace.
+expect trace 0 '^[0-9]+ openat\(AT_FDCWD, "/nonexistent", 0x[0-9a-f]+, 00\) = -1 ENOENT <exit [0-9]+\.[0-9]us>$' \
+    "$xos" run --trace -- python3 -c 'import os
+try: os.open("/nonexistent", 0)
+except FileNotFoundError: pass'
+expect trace-file 0 - env -C "$work" "$xos" run --trace=log --transport=exit -- \
+    sh -c 'cd /; echo one; /bin/echo two; (exit 3); exec cat /dev/null'
+for wanted in 'execve\("/bin/echo", \["/bin/echo", "two"\], 0x[0-9a-f]+ /\* [0-9]+ strings \*/\) = \? <emulated>' \
+    'write\(1, "one\\n", 4\) = 4 <exit' 'write\(1, "two\\n", 4\) = 4' 'exit_group\(3\) = \?' 'wait4' 'exit_group\(0\)'; do
+    grep -Eq "$wanted" "$work/log" || {
+        echo "FAIL trace-file: lacks '$wanted'"
+        failures=$((failures + 1))
+    }
+done
+if grep -Evq '^[0-9]+ [a-z_0-9]+\(.*\) = .* <(exit|emulated|local)( [0-9]+\.[0-9]us)?>$' "$work/log"; then
+    echo "FAIL trace-file: a line is broken: $(grep -Ev '^[0-9]+ [a-z_0-9]+\(.*\) = .* <' "$work/log" | head -3)"
+    failures=$((failures + 1))
+fi
+expect trace-nowhere 125 'trace: /nonexistent/log: No such file' "$xos" run --trace=/nonexistent/log -- true
+expect trace-nowhere-later 7 'XOS_TRACE: /nonexistent/log cannot be opened' \
+    env XOS_TRACE=/nonexistent/log LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" sh -c 'exit 7'
+expect trace-without-stderr 0 - sh -c '"$0" run --trace -- sh -c "echo x >\"\$1\"/f; cat \"\$1\"/f" sh "$1" 2>&-' "$xos" "$work"
+# A reader that goes away does not take the program along.
+expect trace-reader-gone 0 - sh -c '{ "$0" run --trace -- sh -c "for i in 1 2 3; do cd /; done; exec 2>/dev/null; echo whole >$1/whole"; } 2>&1 | head -n 1' "$xos" "$work"
+[[ $(cat "$work/whole") == whole ]] || { echo "FAIL trace-reader-gone: the program did not end"; failures=$((failures + 1)); }
+
+# Statistics as JSON.
+expect stats-json-bad 2 'json:FILE' "$xos" run --stats=xml:"$work/j" -- true
+expect stats-json-no-file 2 'json:FILE' "$xos" run --stats=json: -- true
+expect stats-json-nowhere 125 'nonexistent' "$xos" run --stats=json:/nonexistent/j -- true
+expect stats-variable-bad 125 'XOS_STATS' env XOS_STATS=xml LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+# The program's name may be anything but NUL.
+odd="$work/"$'odd "\\\n\xff\xc3\xa9'
+cp /bin/ls "$odd"
+expect stats-json 0 - "$xos" run --stats=json:"$work/json" -- sh -c \
+    '"$1" / ; python3 -c "sum(bytearray(30 << 20))"; (exit 3); exec true' sh "$odd"
+python3 - "$work/json" <<'PYTHON' || failures=$((failures + 1))
+import json, sys
+lines = open(sys.argv[1], encoding="utf-8").read().splitlines()
+objects = [json.loads(line) for line in lines]
+of = lambda name: [o for o in objects if o["program"].split("/")[-1].startswith(name)]
+assert len({o["pid"] for o in objects}) >= 4, objects
+assert sorted(o["why"] for o in of("dash") if o["pid"] == of("true")[0]["pid"]) == ["exec"], objects
+python, = of("python3")
+assert python["syscalls"]["mmap"]["local"] >= 1 and python["memory_inside"]["usable"] > 30 << 20, python
+assert python["memory_inside"]["used"] <= python["memory_inside"]["usable"] <= python["memory_inside"]["reserved"]
+ls, = of("odd")
+assert ls["program"].endswith('odd "\\\n\ufffd\u00e9') and ls["why"] == "exit" and ls["entries"] == 1, ls
+paths = ls["syscalls"]["getdents64"]
+assert set(paths) <= {"exit", "module"} and sum(paths.values()) >= 2, ls
+assert ls["exits"]["system_call"] >= sum(c for paths in ls["syscalls"].values() for p, c in paths.items() if p != "local" and p != "module")
+assert ls["syscalls"]["exit_group"] == {"emulated": 1} and ls["mode"] in ("pvm", "ring0", "ring3") and ls["vcpus"] == 1
+assert any(o["syscalls"].get("exit_group") and o["pid"] for o in of("dash"))
+print("ok   stats-json is JSON, a line a process")
+PYTHON
+
+# What cannot be supported says so, once.
+cat >"$work/refused.c" <<'C'
+#include <errno.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void) {
+    int good = 0;
+    for (int i = 0; i < 2; i++) {
+        good += syscall(SYS_modify_ldt, 0, 0, 0) == -1 && errno == ENOSYS;
+        good += syscall(SYS_iopl, 3) == -1 && errno == ENOSYS;
+        good += syscall(SYS_ioperm, 0, 1, 1) == -1 && errno == ENOSYS;
+        good += syscall(SYS_arch_prctl, 0x5001, 1) == -1;
+        good += syscall(SYS_arch_prctl, 0x1012, 0) == -1;
+        good += syscall(SYS_arch_prctl, 0x1011, 0) >= 0;
+    }
+    if (fork() == 0) _exit(syscall(SYS_iopl, 3) == -1 ? 0 : 1);
+    int status;
+    wait(&status);
+    return status == 0 ? good : 100;
+}
+C
+gcc -o "$work/refused" "$work/refused.c"
+expect refused 12 '^xos: process [0-9]+: iopl cannot be supported' "$xos" run -- "$work/refused"
+[[ $(grep -c '^xos: process' "$work/err") == 4 && $(wc -l <"$work/err") == 4 ]] &&
+    grep -q ': modify_ldt cannot' "$work/err" && grep -q ': ioperm cannot' "$work/err" && grep -q 'arch_prctl(ARCH_SHSTK_ENABLE) cannot' "$work/err" || {
+    echo "FAIL refused: not a line for each: $(cat "$work/err")"
+    failures=$((failures + 1))
+}
+for quiet in XOS_QUIET=1 XOS_QUIET=0; do
+    option=$([[ $quiet == *0 ]] && echo --quiet || true)
+    expect "refused-quietly $quiet $option" 12 - env $quiet "$xos" run $option -- "$work/refused"
+    [[ ! -s $work/err ]] || { echo "FAIL refused-quietly: $(cat "$work/err")"; failures=$((failures + 1)); }
+done
+expect quiet-bad 125 'XOS_QUIET' env XOS_QUIET=2 LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"
 [[ $(cat "$work/out") == one ]] && grep -q 'system calls' "$work/err" || {

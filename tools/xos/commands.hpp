@@ -17,5 +17,6 @@ struct command_result {
 void add_doctor(CLI::App& app, command_result& result);
 void add_run(CLI::App& app, command_result& result);
 void add_bench(CLI::App& app, command_result& result);
+void add_syscalls(CLI::App& app, command_result& result);
 
 }  // namespace xos::tool

@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
     add_doctor(app, result);
     add_run(app, result);
     add_bench(app, result);
+    add_syscalls(app, result);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,7 +31,8 @@ constexpr int own_failure = 125, not_executable = 126, not_found = 127;
 struct run_options {
     std::string ring = "auto", transport = "auto";
     std::string malloc = "system";
-    bool stats = false;
+    std::string stats, trace;  // as in XOS_STATS and XOS_TRACE
+    bool quiet = false;
     std::string memory;
     std::string pager;
     std::vector<std::string> program;
@@ -145,6 +147,52 @@ int fail(int status, const std::string& text) {
     return status;
 }
 
+constexpr std::string_view json_prefix = "json:";
+
+bool is_off(const std::string& value) {
+    return value.empty() || value == "0";
+}
+
+/// The variable's value, or the flag alone.
+bool is_plain(const std::string& value) {
+    return value == "1" || value == "true";
+}
+
+/// A file that every process of the program is to append to, by a name that holds in any working
+/// directory; throws what is to be said when it cannot be written.
+std::string log_file(const std::string& name, const char* option) {
+    const std::string file = fs::absolute(name).string();
+    struct stat status;
+    const bool exists = stat(file.c_str(), &status) == 0;
+    // Opening a pipe would wait for its reader, or make it think that all had been said.
+    if (exists && S_ISFIFO(status.st_mode)) return file;
+    const int fd = open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        throw std::runtime_error(fmt::format("{}: {}: {}", option, name, std::strerror(errno)));
+    close(fd);
+    return file;
+}
+
+void set_log_variables(const run_options& options) {
+    if (!is_off(options.stats)) {
+        std::string value = "1";
+        if (!is_plain(options.stats))
+            value = std::string(json_prefix) +
+                    log_file(options.stats.substr(json_prefix.size()), "--stats");
+        setenv("XOS_STATS", value.c_str(), 1);
+    }
+    if (!is_off(options.trace)) {
+        const std::string value =
+            is_plain(options.trace) ? "1" : log_file(options.trace, "--trace");
+        setenv("XOS_TRACE", value.c_str(), 1);
+    }
+}
+
+std::string check_stats(const std::string& value) {
+    const bool json = value.starts_with(json_prefix) && value.size() > json_prefix.size();
+    return is_off(value) || is_plain(value) || json ? "" : value + " is not json:FILE";
+}
+
 int run(const run_options& options) {
     const fs::path preload = find_preload();
     if (preload.empty()) {
@@ -170,10 +218,15 @@ int run(const run_options& options) {
     if (const std::string why = why_not_preloadable(program); !why.empty()) {
         return fail(not_executable, name + " " + why);
     }
+    try {
+        set_log_variables(options);
+    } catch (const std::exception& e) {
+        return fail(own_failure, e.what());
+    }
     add_to_preload(libraries);
     setenv("XOS_MODE", mode_of_ring(options.ring).c_str(), 1);
     setenv("XOS_TRANSPORT", options.transport.c_str(), 1);
-    if (options.stats) setenv("XOS_STATS", "1", 1);
+    if (options.quiet) setenv("XOS_QUIET", "1", 1);
     if (!options.memory.empty()) setenv("XOS_MEM", options.memory.c_str(), 1);
     if (!options.pager.empty()) setenv("XOS_PAGER", options.pager.c_str(), 1);
     std::vector<char*> words;
@@ -189,12 +242,14 @@ void add_run(CLI::App& app, command_result& result) {
     auto options = std::make_shared<run_options>();
     CLI::App* command = app.add_subcommand("run", "Run a program in a cell");
     command->add_option("--ring", options->ring, "Where the program runs: auto, 0, 3, or pvm")
-        ->check(CLI::IsMember({"auto", "0", "3", "pvm"}))
+        ->check(CLI::IsMember({"auto", "0", "3", "pvm", "ring0", "ring3"}))
+        ->envname("XOS_MODE")
         ->capture_default_str();
     command
         ->add_option("--transport", options->transport,
                      "How system calls reach Linux: auto, exit, or module (the kernel module)")
         ->check(CLI::IsMember({"auto", "exit", "module"}))
+        ->envname("XOS_TRANSPORT")
         ->capture_default_str();
     command
         ->add_option(
@@ -204,15 +259,31 @@ void add_run(CLI::App& app, command_result& result) {
         ->check(CLI::IsMember({"system", "jemalloc"}))
         ->envname("XOS_MALLOC")
         ->capture_default_str();
-    command->add_flag("--stats", options->stats,
-                      "Print entries, exits, system calls and faults to stderr at the end");
-    command->add_option("--mem", options->memory,
-                        "Bytes of anonymous memory to serve inside, such as 512M; 0: none "
-                        "(default: half of the machine's)");
+    command
+        ->add_option("--mem", options->memory,
+                     "Bytes of anonymous memory to serve inside, such as 512M; 0: none "
+                     "(default: half of the machine's)")
+        ->envname("XOS_MEM");
     command
         ->add_option("--pager", options->pager,
                      "How that memory becomes resident: huge, demand or populate")
-        ->check(CLI::IsMember({"huge", "demand", "populate"}));
+        ->check(CLI::IsMember({"huge", "demand", "populate"}))
+        ->envname("XOS_PAGER");
+    // Flags, so that the word behind one is never taken for its value.
+    command
+        ->add_flag("--stats", options->stats,
+                   "At the end of each process print entries, exits, system calls and faults to "
+                   "stderr; --stats=json:FILE appends them to FILE, an object a line")
+        ->check(check_stats)
+        ->envname("XOS_STATS");
+    command
+        ->add_flag("--trace", options->trace,
+                   "Log every system call to stderr; --trace=FILE appends to FILE")
+        ->envname("XOS_TRACE");
+    command
+        ->add_flag("--quiet", options->quiet,
+                   "No line on stderr about a system call that cannot be supported")
+        ->envname("XOS_QUIET");
     command->add_option("program", options->program, "The program and its arguments, after --")
         ->required();
     command->prefix_command(false);

@@ -1,0 +1,163 @@
+#include <linux/poll.h>
+
+#include "libxos/base/bytes.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/local.hpp"
+#include "libxos/syscall/trace.hpp"
+#include "libxos/syscall/trace_text.hpp"
+
+extern "C" {
+/// entry_guest.S: the entries of local calls that may go to Linux, and those that also log.
+struct xos_traced_call {
+    std::uint64_t number;
+    xos::local_call plain, traced;
+};
+extern const xos_traced_call xos_traced_calls[], xos_traced_calls_end[];
+}
+
+namespace xos::syscall {
+
+using base::as_long;
+using base::raw_syscall;
+using cell::context;
+using cell::position;
+using cell::the_cell;
+
+namespace {
+
+constexpr long clock_monotonic = 1;
+
+std::uint64_t cycles_now() {
+    return __builtin_ia32_rdtsc();
+}
+
+std::uint64_t nanoseconds_now() {
+    struct {
+        std::uint64_t seconds, nanoseconds;
+    } now{};
+    raw_syscall(__NR_clock_gettime, clock_monotonic, as_long(&now));
+    return now.seconds * 1'000'000'000 + now.nanoseconds;
+}
+
+/// a * b / c, where a <= c.
+std::uint64_t share(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
+    std::uint64_t high, low;
+    asm("mulq %3" : "=d"(high), "=a"(low) : "1"(a), "r"(b) : "cc");
+    asm("divq %2" : "+a"(low), "+d"(high) : "r"(c) : "cc");
+    return low;
+}
+
+std::uint64_t nanoseconds_of(std::uint64_t cycles) {
+    const std::uint64_t all = cycles_now() - the_cell.trace.cycles;
+    if (all == 0) return 0;
+    return share(cycles < all ? cycles : all, nanoseconds_now() - the_cell.trace.nanoseconds, all);
+}
+
+constexpr long error_pipe = -32, error_too_big = -27, error_intr = -4;
+constexpr int sig_pipe = 13, sig_file_size = 25;
+
+void swallow(int signal) {
+    const std::uint64_t set = cell::bit_of(signal), no_time[2] = {};
+    raw_syscall(__NR_rt_sigtimedwait, as_long(&set), 0, as_long(no_time), sizeof set);
+}
+
+/// In one write, so that lines of threads and processes stay whole. What goes wrong is the log's
+/// trouble, not the application's: it gets neither the signal nor the error.
+void write_line(const trace_line& line) {
+    const int fd = the_cell.trace.fd;
+    const std::uint64_t all = ~std::uint64_t{0};
+    std::uint64_t mask = 0;
+    raw_syscall(__NR_rt_sigprocmask, 2, as_long(&all), as_long(&mask), sizeof mask);
+    long r;
+    do {
+        r = raw_syscall(__NR_write, fd, as_long(line.data()), static_cast<long>(line.size()));
+        if (r == error_again) {
+            pollfd wait{fd, POLLOUT, 0};
+            raw_syscall(__NR_poll, as_long(&wait), 1, -1);
+        }
+    } while (r == error_again || r == error_intr);
+    if (r == error_too_big) swallow(sig_file_size);
+    if (r == error_pipe) {
+        swallow(sig_pipe);
+        the_cell.trace.fd = -1;  // nobody reads it any more
+    }
+    raw_syscall(__NR_rt_sigprocmask, 2, as_long(&mask), 0, sizeof mask);
+}
+
+void write_line(trace_line& line, const char* path, std::uint64_t nanoseconds) {
+    (line << " <" << path << " ").dec(nanoseconds / 1000) << ".";
+    line.dec(nanoseconds / 100 % 10) << "us>\n";
+    write_line(line);
+}
+
+void write_unfinished_line(trace_line& line, const char* path) {
+    line << " <" << path << ">\n";
+    write_line(line);
+}
+
+bool never_returns(std::uint64_t number, const std::uint64_t* arguments) {
+    switch (number) {
+        case __NR_exit:
+        case __NR_exit_group:
+            return true;
+        case __NR_execve:
+        case __NR_execveat:
+            return exec_is_likely(number, arguments);
+        default:
+            return false;
+    }
+}
+
+}  // namespace
+
+void trace_call(context& c, void (*make)(context&)) {
+    const arch::guest_area& area = *c.kernel_area;
+    std::uint64_t arguments[6];
+    base::copy_bytes(arguments, area.arguments, sizeof arguments);
+    const traced_call call{area.number, arguments};
+    const char* path = emulation_of(call.number) ? "emulated" : "exit";
+    trace_line line;
+    line.dec(c.thread_id) << " ";
+    const unsigned next = begin_call(line, call);
+    if (never_returns(call.number, arguments)) {
+        trace_line now = line;
+        end_call_without_result(now, call, next);
+        write_unfinished_line(now, path);
+    }
+    const std::uint64_t began = cycles_now();
+    make(c);
+    const std::uint64_t took = cycles_now() - began;
+    if (c.where == position::system_call) {
+        end_call(line, call, next, static_cast<long>(area.result));
+    } else if (call.number == __NR_rt_sigreturn && c.where != position::taken_back) {
+        end_call(line, call, next, static_cast<long>(c.cpu.read_registers().rax));
+    } else {
+        return;  // taken back, or in the child of a fork
+    }
+    write_line(line, path, nanoseconds_of(took));
+}
+
+void trace_local(const local_record& call) {
+    const traced_call traced{call.number, call.arguments};
+    trace_line line;
+    line.dec(static_cast<std::uint64_t>(raw_syscall(__NR_gettid))) << " ";
+    const unsigned next = begin_call(line, traced);
+    end_call(line, traced, next, call.result);
+    write_line(line, "local", nanoseconds_of(call.ended - call.began));
+}
+
+void start_trace(int fd) {
+    the_cell.trace = {fd, cycles_now(), nanoseconds_now()};
+    for (unsigned n = 0; n < table_size; n++) {
+        // What cannot log leaves the guest, where everything is seen.
+        local_call& entry = xos_local_calls[n];
+        const local_call plain = entry;
+        entry = nullptr;
+        for (const auto* t = xos_traced_calls; t < xos_traced_calls_end; t++) {
+            if (plain && t->plain == plain) entry = t->traced;
+        }
+    }
+}
+
+}  // namespace xos::syscall

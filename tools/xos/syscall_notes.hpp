@@ -1,0 +1,65 @@
+// What a reader should know about a system call in a cell besides who carries it out.
+#pragma once
+
+#include <string_view>
+
+namespace xos::tool {
+
+/// Empty for most.
+inline std::string_view note_on(std::string_view name) {
+    struct note {
+        std::string_view name, text;
+    };
+    static constexpr note notes[] = {
+        {"mmap",
+         "inside: private anonymous memory at an address of libxos's choice, and what is "
+         "mapped over it later"},
+        {"mprotect", "inside for memory that was mapped inside"},
+        {"munmap", "inside for memory that was mapped inside"},
+        {"mremap", "inside for memory that was mapped inside"},
+        {"madvise",
+         "inside for memory that was mapped inside; advice that only Linux can follow "
+         "goes to Linux"},
+        {"brk", "inside under `xos run`, where every thread is inside"},
+        {"pkey_mprotect", "takes part in what may be executed, as mprotect"},
+        {"shmat", "takes part in what may be executed, with SHM_EXEC"},
+        {"getdents", "libxos's own descriptors are left out of /proc/self/fd"},
+        {"getdents64", "libxos's own descriptors are left out of /proc/self/fd"},
+        {"rseq", "ENOSYS: KVM cannot restart a critical section ([signals.md](signals.md))"},
+        {"close", "a descriptor of libxos's own: EBADF"},
+        {"dup2", "onto a descriptor of libxos's own: EBADF"},
+        {"dup3", "onto a descriptor of libxos's own: EBADF"},
+        {"close_range", "passes by libxos's own descriptors"},
+        {"rt_sigaction", "libxos keeps the table of handlers; Linux has its trampoline"},
+        {"rt_sigreturn", "from the frame that Linux has built; see signals.md"},
+        {"sigaltstack", "kept by libxos, given to Linux when a frame is built"},
+        {"clone",
+         "a thread gets a vCPU of its own, a process a VM of its own; no vCPU left: "
+         "EAGAIN"},
+        {"clone3", "as clone"},
+        {"fork",
+         "the child makes a VM over the copied memory; under `xos run` it runs natively until it "
+         "execs or stays"},
+        {"vfork", "the child runs on a vCPU of the parent's VM until it execs or ends"},
+        {"execve", "the new program is in a cell if the preload library reaches it"},
+        {"execveat", "as execve"},
+        {"exit", "gives the vCPU back; the last thread's ends the process"},
+        {"exit_group", "prints statistics first, if they are wanted"},
+        {"arch_prctl",
+         "FS by libxos, the rest by Linux; GS, ARCH_SHSTK_ENABLE and "
+         "ARCH_SET_CPUID 0 are refused"},
+        {"modify_ldt", "ENOSYS"},
+        {"iopl", "ENOSYS; ports are Linux's to refuse: SIGSEGV"},
+        {"ioperm", "ENOSYS; ports are Linux's to refuse: SIGSEGV"},
+        {"seccomp", "a filter sees the calls that libxos makes for itself, too"},
+        {"prctl", "PR_SET_SECCOMP: as seccomp"},
+        {"ptrace", "a tracer sees host mode: registers of the run loop, not the guest's"},
+        {"process_vm_readv", "libxos reads arguments with it: a filter must allow it"},
+        {"uretprobe", "made by the kernel's own trampoline only; Linux 6.11"},
+    };
+    for (const note& n : notes)
+        if (n.name == name) return n.text;
+    return {};
+}
+
+}  // namespace xos::tool
