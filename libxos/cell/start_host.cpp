@@ -162,7 +162,7 @@ void take_over_signals() {
         kernel_sigaction present;
         raw_syscall(__NR_rt_sigaction, s, 0, as_long(&present), 8);
         if (present.handler == trampoline) continue;
-        the_cell.actions[s] = present;
+        the_cell.actions.of[s] = present;
         // The hop single-steps: SIGTRAP is always ours.
         if (present.handler > 1 || s == sig_trap) {
             const kernel_sigaction ours = trampoline_for(present);
@@ -188,21 +188,34 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
     return base::success;
 }
 
-outcome rebuild_after_fork(context* survivor) {
+outcome rebuild_after_fork(context* survivor, descriptor_table table) {
     auto& cell = the_cell;
+    const bool parents = table == descriptor_table::shared;
+    cell.shares_descriptors = parents;
     cell.lock.reset();
+    cell.actions.lock.reset();
+    if (survivor && survivor->actions != &cell.actions) {
+        cell.actions.copy_from(*survivor->actions);
+        survivor->actions = &cell.actions;
+    }
     for (unsigned i = 0; i < cell.context_count; i++) {
         context& c = cell.context_at(i);
-        cell.descriptors.close(c.cpu.fd());
+        if (!parents) cell.descriptors.close(c.cpu.fd());
         c.cpu.forget(cell.caps);
         c.clear_statistics();
         if (&c != survivor) release(c);
     }
-    cell.machine.destroy(cell.descriptors);
+    if (parents)
+        cell.machine.forget();
+    else
+        cell.machine.destroy(cell.descriptors);
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
     if (cell.calls.attached()) {
-        cell.calls.detach(cell.descriptors);
+        if (parents)
+            cell.calls.forget();
+        else
+            cell.calls.detach(cell.descriptors);
         // A child that may not open /dev/xos any more, or has no descriptor left, goes without.
         (void)choose_transport(transport::automatic);
     }
@@ -212,6 +225,15 @@ outcome rebuild_after_fork(context* survivor) {
     }
     cell.stale = false;
     return base::success;
+}
+
+void close_own_descriptors() {
+    for (unsigned i = 0; i < the_cell.context_count; i++) {
+        if (the_cell.context_at(i).cpu.exists())
+            the_cell.descriptors.close(the_cell.context_at(i).cpu.fd());
+    }
+    the_cell.machine.destroy(the_cell.descriptors);
+    the_cell.calls.detach(the_cell.descriptors);
 }
 
 }  // namespace xos::cell
