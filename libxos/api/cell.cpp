@@ -56,7 +56,8 @@ bool in_system_arena(std::uint64_t gs) {
 void rebuild_if_forked() {
     std::lock_guard guard(starting);
     if (!the_cell.stale) return;
-    if (auto failed = cell::rebuild_after_fork(nullptr); !failed.ok()) api::raise(failed);
+    cell::leave_parent(nullptr);
+    if (auto failed = cell::make_own_machine(nullptr); !failed.ok()) api::raise(failed);
 }
 
 }  // namespace

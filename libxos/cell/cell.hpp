@@ -73,6 +73,7 @@ struct cell_state {
     bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
 
     kvm::descriptor_set descriptors;
+    bool shares_descriptors = false;  ///< with its parent (CLONE_FILES), but not its memory
     kvm::capabilities caps;
     kvm::vm machine;
     kvm::call_device calls;       ///< attached: the transport is the kernel module
@@ -92,8 +93,7 @@ struct cell_state {
     unsigned max_contexts = 0;
     unsigned context_count = 0;
 
-    kernel_sigaction
-        actions[signal_count + 1];  ///< the application's; the kernel has the trampoline
+    signal_table actions;  ///< of every thread but the child of a vfork
     exit_hooks hooks{};
     void (*at_exit)(const char* why) = nullptr;  ///< statistics, before exit_group and execve
     base::futex_lock reporting;                  ///< held while at_exit runs, and from the last on
@@ -133,12 +133,15 @@ const char* transport_name(transport t);
 /// Makes the VM and everything that exists once. On failure the process is as it was.
 base::outcome start(const cell_options& options, const exit_hooks& hooks);
 
+/// Whether a child has its parent's descriptor table, or a copy of it.
+enum class descriptor_table { copied, shared };
 /// After fork: gives up what is the parent's, and the contexts of threads that are not here.
-void leave_parent(context* survivor);
+void leave_parent(context* survivor, descriptor_table table = descriptor_table::copied);
 /// Then a new VM over the copied memory, with `survivor` (or no thread) inside.
 base::outcome make_own_machine(context* survivor);
-/// Both.
-base::outcome rebuild_after_fork(context* survivor);
+
+/// The last thread of a process whose descriptor table others go on using ends.
+void close_own_descriptors();
 
 /// Continues the calling thread in the guest: returns there on success, here on failure. No handler
 /// of a signal may be running on it.

@@ -11,7 +11,7 @@
 #include "libxos/arch/cpu.hpp"
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/arch/segments.hpp"
-#include "libxos/cell/kernel_abi.hpp"
+#include "libxos/cell/signal_table.hpp"
 #include "libxos/kvm/vcpu.hpp"
 
 namespace xos::cell {
@@ -69,9 +69,11 @@ struct alignas(64) context {
     std::uint64_t native_until;  ///< CLOCK_MONOTONIC, nanoseconds
 
     // Signals (trap/).
+    signal_table* actions;  ///< the process's, or a vfork child's own
     std::uint64_t signal_mask;  ///< the application's, while a hop has changed the kernel's
     kernel_stack alternate;  ///< the application's sigaltstack; the kernel's is off in the run loop
     bool stepping;           ///< the hop executes one instruction
+    enum class holding : std::uint8_t { nothing, shared, exclusive } table_lock;
     bool private_alternate;  ///< the step's frame goes to our own stack
     bool pass_to_linux;      ///< in-guest handlers have declined this fault
     std::uint64_t hidden_page;  ///< what Linux has just been told about a page of ours; 0: nothing
@@ -90,6 +92,7 @@ struct alignas(64) context {
     unsigned recent_next;
 
     arch::general_registers saved;  ///< private copy: kvm_run is shared with a forking parent
+    signal_table own_actions;
     alignas(64) kvm::xsave_area fpu;
     alignas(64) hop_frame hop;
     alignas(64) std::uint8_t step_stack[16384];

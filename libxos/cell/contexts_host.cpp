@@ -118,6 +118,8 @@ void reset_for_thread(context& c) {
     c.hopping = 0;
     c.stepping = c.private_alternate = c.pass_to_linux = false;
     c.shares_memory_only = c.native = false;
+    c.actions = &the_cell.actions;
+    c.table_lock = context::holding::nothing;
     c.alternate = {0, ss::disable, 0, 0};
     clear_poll(c);
     c.stop_at_once(false);

@@ -174,7 +174,7 @@ void take_over_signals() {
         kernel_sigaction present;
         raw_syscall(__NR_rt_sigaction, s, 0, as_long(&present), 8);
         if (present.handler == trampoline) continue;
-        the_cell.actions[s] = present;
+        the_cell.actions.of[s] = present;
         // The hop single-steps: SIGTRAP is always ours.
         if (present.handler > 1 || s == sig_trap) {
             const kernel_sigaction ours = trampoline_for(present);
@@ -200,20 +200,32 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
     return base::success;
 }
 
-void leave_parent(context* survivor) {
+void leave_parent(context* survivor, descriptor_table table) {
     auto& cell = the_cell;
+    const bool parents = table == descriptor_table::shared;
+    cell.shares_descriptors = parents;
     cell.lock.reset();
     cell.reporting.reset();
+    cell.actions.lock.reset();
+    if (survivor && survivor->actions != &cell.actions) {
+        cell.actions.copy_from(*survivor->actions);
+        survivor->actions = &cell.actions;
+    }
     for (unsigned i = 0; i < cell.context_count; i++) {
         context& c = cell.context_at(i);
-        cell.descriptors.close(c.cpu.fd());
+        if (!parents) cell.descriptors.close(c.cpu.fd());
         c.cpu.forget(cell.caps);
         c.clear_statistics();
         if (&c != survivor) release(c);
     }
-    cell.machine.destroy(cell.descriptors);
     cell.reattach_calls = cell.calls.attached();
-    cell.calls.detach(cell.descriptors);
+    if (parents) {
+        cell.machine.forget();
+        cell.calls.forget();
+    } else {
+        cell.machine.destroy(cell.descriptors);
+        cell.calls.detach(cell.descriptors);
+    }
 }
 
 outcome make_own_machine(context* survivor) {
@@ -230,9 +242,13 @@ outcome make_own_machine(context* survivor) {
     return base::success;
 }
 
-outcome rebuild_after_fork(context* survivor) {
-    leave_parent(survivor);
-    return make_own_machine(survivor);
+void close_own_descriptors() {
+    for (unsigned i = 0; i < the_cell.context_count; i++) {
+        if (the_cell.context_at(i).cpu.exists())
+            the_cell.descriptors.close(the_cell.context_at(i).cpu.fd());
+    }
+    the_cell.machine.destroy(the_cell.descriptors);
+    the_cell.calls.detach(the_cell.descriptors);
 }
 
 }  // namespace xos::cell

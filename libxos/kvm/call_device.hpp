@@ -16,6 +16,8 @@ class call_device {
     base::outcome attach(descriptor_set& descriptors, const vm& machine, unsigned max_vcpus,
                          const std::uint64_t (&calls)[XOS_CALLS / 64]);
     void detach(descriptor_set& descriptors);
+    /// Leaves it to another process, which has the same descriptors.
+    void forget() { fd_ = -1; }
 
     bool attached() const { return fd_ >= 0; }
     /// The kernel's port bus could not be reached: vCPUs have to run by way of this device.

@@ -12,6 +12,22 @@ class descriptor_set {
   public:
     static constexpr unsigned limit = 65536;
 
+    /// While it lives, this process may open descriptors in the own range: the application may have
+    /// lowered RLIMIT_NOFILE, but threads and children do not count as its files.
+    class room {
+      public:
+        explicit room(const descriptor_set& set);
+        ~room();
+        room(const room&) = delete;
+        room& operator=(const room&) = delete;
+
+      private:
+        struct {
+            std::uint64_t soft, hard;
+        } before_{};
+        bool raised_ = false;
+    };
+
     /// Chooses where the own range starts, from RLIMIT_NOFILE.
     void initialise();
     /// Moves `fd` into the own range and returns the new number (or -errno, and `fd` is closed).

@@ -23,12 +23,35 @@ void descriptor_set::initialise() {
     } files{};
     raw_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, as_long(&files));
     // Room for a few thousand vCPUs below the limit, but never below what shells use (10 to 255).
-    std::uint64_t top = files.soft < limit ? files.soft : limit;
+    constexpr std::uint64_t shells = 256;
+    std::uint64_t top = files.soft > shells ? files.soft : files.hard;
+    if (top > limit) top = limit;
     std::uint64_t room = top / 4 < 4352 ? top / 4 : 4352;
     first_ = static_cast<unsigned>(top - room);
 }
 
+descriptor_set::room::room(const descriptor_set& set) {
+    raw_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, as_long(&before_));
+    constexpr std::uint64_t spare = 64;
+    if (before_.soft >= set.first_ + spare || before_.soft >= before_.hard) return;
+    auto wanted = before_;
+    wanted.soft = before_.hard < limit ? before_.hard : limit;
+    raised_ = raw_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE, as_long(&wanted), 0) == 0;
+}
+
+descriptor_set::room::~room() {
+    if (raised_) raw_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE, as_long(&before_), 0);
+}
+
 int descriptor_set::adopt(int fd) {
+    if (fd < 0) return fd;
+    if (static_cast<unsigned>(fd) >= first_ && static_cast<unsigned>(fd) < limit) {
+        // The table below is full.
+        raw_syscall(__NR_fcntl, fd, F_SETFD, FD_CLOEXEC);
+        atomic_or(words_[fd / 64], std::uint64_t{1} << (fd % 64));
+        return fd;
+    }
+    const room guard(*this);
     long high = raw_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, first_);
     // The limit may have been lowered since; then as high as it still goes.
     for (unsigned from = first_ / 2; high < 0 && from > 0; from /= 2)

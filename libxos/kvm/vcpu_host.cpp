@@ -73,6 +73,7 @@ outcome align_tsc(int fd) {
 
 outcome vcpu::create(vm& machine, descriptor_set& descriptors, const capabilities& caps,
                      unsigned id) {
+    const descriptor_set::room guard(descriptors);
     long made = raw_syscall(__NR_ioctl, machine.fd(), KVM_CREATE_VCPU, id);
     if (made >= 0) made = descriptors.adopt(static_cast<int>(made));
     if (made < 0) return {step::create_vcpu, static_cast<int>(-made)};

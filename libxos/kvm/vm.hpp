@@ -28,6 +28,8 @@ class vm {
     /// Opens /dev/kvm, checks what is needed, creates the VM.
     base::outcome create(descriptor_set& descriptors, capabilities& caps);
     void destroy(descriptor_set& descriptors);
+    /// Leaves it to another process, which has the same descriptors.
+    void forget() { fd_ = -1; }
 
     int fd() const { return fd_; }
 

@@ -60,6 +60,8 @@ outcome read_capabilities(int system, capabilities& caps) {
     return base::success;
 }
 
+constexpr long interrupted = -4;
+
 long open_system() {
     return raw_syscall(__NR_open, as_long("/dev/kvm"), O_RDWR | O_CLOEXEC);
 }
@@ -75,12 +77,16 @@ outcome probe_capabilities(capabilities& caps) {
 }
 
 outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
+    const descriptor_set::room guard(descriptors);
     long system = open_system();
     if (system < 0) return {step::open_kvm, static_cast<int>(-system)};
     outcome result = base::success;
     if (!caps.run_size) result = read_capabilities(static_cast<int>(system), caps);
     if (result.ok()) {
-        long fd = raw_syscall(__NR_ioctl, system, KVM_CREATE_VM, 0);
+        long fd;
+        // Being stopped and continued interrupts it, too.
+        do fd = raw_syscall(__NR_ioctl, system, KVM_CREATE_VM, 0);
+        while (fd == interrupted);
         if (fd >= 0) fd = descriptors.adopt(static_cast<int>(fd));
         if (fd < 0)
             result = {step::create_vm, static_cast<int>(-fd)};
@@ -98,7 +104,7 @@ outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
 
 void vm::destroy(descriptor_set& descriptors) {
     descriptors.close(fd_);
-    fd_ = -1;
+    forget();
 }
 
 outcome vm::add_slot(gpa guest, hva host, std::uint64_t length) {

@@ -65,7 +65,7 @@ void landed_natively(cell::context& c, int signal, cell::kernel_siginfo* info,
 /// The kernel's entry for SIGSYS: ours, by which Linux tells of calls; or as the application wants
 /// it.
 void take_sys_action();
-void restore_sys_action();
+void restore_sys_action(const cell::context& c);
 /// process_calls_host.cpp
 void make_machine_of_child(cell::context& c);
 

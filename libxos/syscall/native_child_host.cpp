@@ -108,8 +108,8 @@ void take_sys_action() {
     raw_syscall(__NR_rt_sigaction, cell::sig_sys, as_long(&ours), 0, 8);
 }
 
-void restore_sys_action() {
-    const kernel_sigaction& wanted = the_cell.actions[cell::sig_sys];
+void restore_sys_action(const context& c) {
+    const kernel_sigaction& wanted = c.actions->of[cell::sig_sys];
     const kernel_sigaction present = wanted.handler > 1 ? cell::trampoline_for(wanted) : wanted;
     raw_syscall(__NR_rt_sigaction, cell::sig_sys, as_long(&present), 0, 8);
 }
@@ -136,14 +136,14 @@ void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_uconte
         u.rip -= 2;  // made again in the guest
     }
     raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_off, 0, 0, 0);
-    restore_sys_action();
+    restore_sys_action(c);
     c.native = false;
     make_machine_of_child(c);
     c.cpu.write_fs(arch::read_fs_base());
     arch::general_registers r = cell::registers_of(u);
     r.rflags = (r.rflags & arch::rflags::user) | arch::rflags::fixed | arch::rflags::interrupt;
     cell::resume_at(c, r);
-    trap::set_extended_state(c, u.fpu_state);
+    trap::set_extended_state(c, reinterpret_cast<const void*>(u.fpu_state));
     if (!is_call && !is_page_fault(signal, *info)) trap::run_handler(c, signal, info, u);
     if (!c.signals_pending) trap::set_mask(c.signal_mask);
     cell::run_loop(c);

@@ -26,9 +26,10 @@ std::uint64_t guest_fs(context& c) {
 }
 
 /// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
-void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask) {
+void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
-    cell::leave_parent(&c);
+    cell::leave_parent(&c, flags & CLONE_FILES ? cell::descriptor_table::shared
+                                               : cell::descriptor_table::copied);
     if (the_cell.native_children) {
         c.signal_mask = mask;
         arch::write_fs_base(fs);
@@ -62,12 +63,17 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     // No other thread may be in the middle of an edit whose other half the child would never see.
     auto& editing = the_cell.space().lock();
     editing.lock_in_host();
+    c.actions->lock.lock_shared();
     const long pid = xos_clone(&args, sizeof args, nullptr);
-    editing.unlock_in_host();
-    if (pid == 0)
-        continue_in_child(c, fs, mask);
-    else
+    if (pid == 0) {
+        c.actions->lock.reset();
+        editing.unlock_in_host();
+        continue_in_child(c, fs, mask, args.flags);
+    } else {
+        c.actions->lock.unlock_shared();
+        editing.unlock_in_host();
         trap::apply_mask(c, mask);
+    }
     return pid;
 }
 
@@ -91,14 +97,15 @@ long start_sharing_memory(context& c, clone_arguments args, std::uint64_t mask) 
     child->cpu.write_fs(args.flags & CLONE_SETTLS ? args.tls : guest_fs(c));
     child->cpu.write_xsave(c.fpu);
 
-    // The child of a vfork resets handlers in its own kernel table, and in our only one.
-    cell::kernel_sigaction actions[cell::signal_count + 1];
-    if (!thread) base::copy_bytes(actions, the_cell.actions, sizeof actions);
+    child->actions = c.actions;
+    if (!(args.flags & CLONE_SIGHAND)) {
+        child->own_actions.copy_from(*c.actions);
+        child->actions = &child->own_actions;
+    }
     args.stack = reinterpret_cast<std::uint64_t>(child) + sizeof(context);
     args.stack_size = child->loop_stack - args.stack;
     const long id = xos_clone(&args, sizeof args, child);
     const bool back_from_vfork = !thread && (args.flags & CLONE_VFORK);
-    if (back_from_vfork) base::copy_bytes(the_cell.actions, actions, sizeof actions);
     if (id < 0 || back_from_vfork) cell::release(*child);
     trap::apply_mask(c, mask);
     return id;
@@ -168,7 +175,7 @@ bool only_kernel_workers_remain(std::uint32_t self) {
 long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
     // Ours becomes the default over exec, as every handler does; an ignored SIGTRAP must stay
     // ignored.
-    const cell::kernel_sigaction& trap_action = the_cell.actions[cell::sig_trap];
+    const cell::kernel_sigaction& trap_action = c.actions->of[cell::sig_trap];
     if (trap_action.handler == 1) {
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
     }
@@ -177,8 +184,8 @@ long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
         const base::lock_guard guard(the_cell.reporting);
         the_cell.at_exit("exec");
     }
-    const bool ignored_sys = c.native && the_cell.actions[cell::sig_sys].handler == 1;
-    if (ignored_sys) restore_sys_action();
+    const bool ignored_sys = c.native && c.actions->of[cell::sig_sys].handler == 1;
+    if (ignored_sys) restore_sys_action(c);
     const long r = forward(c, number, a);
     if (ignored_sys) take_sys_action();
     if (trap_action.handler == 1) {
@@ -253,6 +260,7 @@ long exit_group(context& c, const std::uint64_t* a) {
         the_cell.reporting.lock();
         the_cell.at_exit("exit");
     }
+    if (the_cell.shares_descriptors && last_in_cell(c)) cell::close_own_descriptors();
     for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
 }
 

@@ -1,3 +1,4 @@
+#include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/signals.hpp"
@@ -9,34 +10,58 @@ using base::raw_syscall;
 using cell::context;
 using cell::kernel_sigaction;
 using cell::kernel_stack;
+using cell::kernel_ucontext;
 using cell::the_cell;
 namespace ss = cell::ss;
 
-long rt_sigaction(context&, const std::uint64_t* a) {
+long rt_sigaction(context& c, const std::uint64_t* a) {
     const std::uint64_t signal = a[0], wanted_at = a[1], old_at = a[2];
     if (signal < 1 || signal > cell::signal_count || a[3] != 8) return error_inval;
-    kernel_sigaction& mine = the_cell.actions[signal];
-    const kernel_sigaction old = mine;
+    kernel_sigaction& mine = c.actions->of[signal];
+    auto& lock = c.actions->lock;
+    kernel_sigaction old;
     if (wanted_at) {
         if (signal == cell::sig_kill || signal == cell::sig_stop) return error_inval;
         kernel_sigaction wanted;
         if (!copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
-        // The table first: the trampoline may run as soon as the kernel has it.
-        mine = wanted;
         const bool trampoline = wanted.handler > 1 || signal == cell::sig_trap;
         const kernel_sigaction kernel = trampoline ? cell::trampoline_for(wanted) : wanted;
-        if (long r =
-                raw_syscall(__NR_rt_sigaction, static_cast<long>(signal), as_long(&kernel), 0, 8)) {
-            mine = old;
-            return r;
-        }
+        lock.lock();
+        old = mine;
+        // The table first: the trampoline may run as soon as the kernel has it.
+        mine = wanted;
+        const long r =
+            raw_syscall(__NR_rt_sigaction, static_cast<long>(signal), as_long(&kernel), 0, 8);
+        if (r) mine = old;
+        lock.unlock();
+        if (r) return r;
+    } else {
+        lock.lock_shared();
+        old = mine;
+        lock.unlock_shared();
     }
     if (old_at && !copy_out(old_at, &old, sizeof old)) return error_fault;
     return 0;
 }
 
 long rt_sigreturn(context& c, const std::uint64_t*) {
-    trap::return_from_handler(c, c.kernel_area->rsp);
+    // A step's stack is free between steps.
+    auto& state = c.step_stack;
+    static_assert(sizeof state >= sizeof(kvm::xsave_area));
+    constexpr std::uint16_t user_code = 0x33;
+    kernel_ucontext u;
+    bool readable = copy_in(&u, c.kernel_area->rsp, sizeof u) && (u.cs | 3) == user_code;
+    if (readable && u.fpu_state && !copy_in(state, u.fpu_state, the_cell.caps.xsave_size)) {
+        readable = copy_in(state, u.fpu_state, arch::xsave_header);
+        base::zero_bytes(state + arch::xsave_software, sizeof(std::uint32_t));
+    }
+    if (readable && trap::return_from_handler(c, u, u.fpu_state ? state : nullptr)) return 0;
+    arch::general_registers r;
+    c.kernel_area->result = 0;
+    cell::application_registers(c, r);
+    constexpr int from_kernel = 0x80;
+    trap::force(c, r, cell::sig_segv, from_kernel, 0);
+    c.where = cell::position::taken_back;  // another signal comes first
     return 0;
 }
 

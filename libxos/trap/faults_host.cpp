@@ -94,20 +94,6 @@ bool in_kernel_memory(std::uint64_t address) {
            address < arena.user_begin().value;
 }
 
-/// A signal made here, with the guest at `r`. Comes back only if another is to be delivered first.
-void send(context& c, const arch::general_registers& r, int signal, int code,
-          std::uint64_t address) {
-    cell::queued_signal s{signal, {}};
-    base::zero_bytes(&s.info, sizeof s.info);
-    s.info.number = signal;
-    s.info.code = code;
-    s.info.rest[0] = address;
-    const std::uint64_t mask = block_signals(c);
-    if (c.signals_pending) return;
-    c.signal_mask = mask;
-    deliver(c, r, s);
-}
-
 /// Has Linux refuse an access as the guest's tables do: its own allow everything there. Undone when
 /// the thread lands.
 void hide_page(context& c, std::uint64_t address, const cell::refusal& why) {
@@ -128,11 +114,11 @@ void raise(context& c, const trap_frame& f) {
     } else if (f.vector == arch::vector_debug) {
         // A trap, not a fault: the instruction must not be executed again.
         constexpr int trap_trace = 2;
-        return send(c, r, cell::sig_trap, trap_trace, r.rip);
+        return force(c, r, cell::sig_trap, trap_trace, r.rip);
     }
     if (f.vector == arch::vector_page_fault && in_kernel_memory(f.fault_address)) {
         constexpr int access_error = 2;
-        return send(c, r, cell::sig_segv, access_error, f.fault_address);
+        return force(c, r, cell::sig_segv, access_error, f.fault_address);
     }
     // INT3 and INTO are reported behind the instruction (CC, or CD ib), which Linux must execute.
     if (f.vector == arch::vector_breakpoint)
@@ -148,6 +134,21 @@ void raise(context& c, const trap_frame& f) {
 }
 
 }  // namespace
+
+void force(context& c, const arch::general_registers& r, int signal, int code,
+           std::uint64_t address) {
+    cell::queued_signal s{signal, {}};
+    base::zero_bytes(&s.info, sizeof s.info);
+    s.info.number = signal;
+    s.info.code = code;
+    s.info.rest[0] = address;
+    const std::uint64_t mask = block_signals(c);
+    if (c.signals_pending) return;
+    c.signal_mask = mask;
+    if (mask & cell::bit_of(signal)) end_by(c, s);
+    deliver(c, r, s);
+    end_by(c, s);
+}
 
 void on_trap(context& c) {
     arch::guest_area& area = area_of(c);

@@ -77,7 +77,7 @@ void make_frame_state(context& c) {
     u.mask = mask;
     u.stack = c.alternate;
     const bool faults_on_alternate =
-        ((the_cell.actions[cell::sig_segv].flags | the_cell.actions[cell::sig_bus].flags) &
+        ((c.actions->of[cell::sig_segv].flags | c.actions->of[cell::sig_bus].flags) &
          cell::sa::onstack) != 0;
     if (step && (c.alternate.flags & cell::ss::disable) && !faults_on_alternate) {
         // The SIGTRAP frame may not fit where the application's stack ends, so it goes to a stack
@@ -104,6 +104,21 @@ void alternate_off(context& c) {
     c.private_alternate = false;
     const kernel_stack off{0, cell::ss::disable, 0, 0};
     raw_syscall(__NR_sigaltstack, as_long(&off), 0);
+}
+
+void lock_table(context& c, context::holding how) {
+    if (how == context::holding::exclusive)
+        c.actions->lock.lock();
+    else
+        c.actions->lock.lock_shared();
+    c.table_lock = how;
+}
+
+void unlock_table(context& c) {
+    const auto how = c.table_lock;
+    c.table_lock = context::holding::nothing;
+    if (how == context::holding::exclusive) c.actions->lock.unlock();
+    if (how == context::holding::shared) c.actions->lock.unlock_shared();
 }
 
 /// The in-guest handlers hear of it as of a page fault of the processor.
@@ -133,7 +148,7 @@ void alternate_off(context& c) {
     r.rsp = reinterpret_cast<std::uint64_t>(&f);
     r.rflags = arch::rflags::fixed;
     cell::resume_at(c, r);
-    set_extended_state(c, u.fpu_state);
+    set_extended_state(c, reinterpret_cast<const void*>(u.fpu_state));
     set_mask(c.signal_mask);
     cell::run_loop(c);
 }
@@ -141,21 +156,18 @@ void alternate_off(context& c) {
 }  // namespace
 
 void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
-    const kernel_sigaction action = the_cell.actions[signal];
+    if (c.table_lock == context::holding::nothing) lock_table(c, context::holding::exclusive);
+    const kernel_sigaction action = c.actions->of[signal];
     u.mask = c.signal_mask;
     if (action.handler <= 1) {
-        // A fault whose handler is SIG_DFL, or SIG_IGN, which a fault overrides: it ends the
-        // process here.
-        set_default_action(signal);
-        set_mask(0);
-        raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, signal,
-                    as_long(info));
-        cell::die(&c, "a fatal signal did not end the process", static_cast<unsigned>(signal));
+        unlock_table(c);
+        end_by(c, {signal, *info});
     }
     if (action.flags & cell::sa::resethand) {
-        the_cell.actions[signal].handler = 0;
+        c.actions->of[signal].handler = 0;
         if (signal != cell::sig_trap) set_default_action(signal);
     }
+    unlock_table(c);
     c.signals++;
     arch::general_registers r = registers_of(u);
     r.rdi = static_cast<std::uint64_t>(signal);
@@ -166,7 +178,7 @@ void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& 
     r.rip = action.handler;
     r.rflags &= ~(arch::rflags::direction | arch::rflags::resume | arch::rflags::trap);
     cell::resume_at(c, r);
-    set_extended_state(c, 0);
+    set_extended_state(c, nullptr);
     if (static_cast<std::uint32_t>(c.alternate.flags) & cell::ss::autodisarm) {
         c.alternate = {0, cell::ss::disable, 0, 0};
     }
@@ -188,7 +200,7 @@ void return_natively(context& c, kernel_ucontext& frame) {
     xos_sigreturn(&frame);
 }
 
-void set_extended_state(context& c, std::uint64_t fpu_state) {
+bool set_extended_state(context& c, const void* fpu_state) {
     constexpr std::uint64_t x87_and_sse = 3;
     base::zero_bytes(&c.fpu, sizeof c.fpu);
     auto* components = reinterpret_cast<volatile std::uint64_t*>(c.fpu.bytes + arch::xsave_header);
@@ -197,22 +209,16 @@ void set_extended_state(context& c, std::uint64_t fpu_state) {
         *reinterpret_cast<volatile std::uint32_t*>(c.fpu.bytes + arch::xsave_mxcsr) = 0x1f80;
         *components = x87_and_sse;
     } else {
-        const auto* software =
-            reinterpret_cast<const std::uint32_t*>(fpu_state + arch::xsave_software);
+        const auto* software = reinterpret_cast<const std::uint32_t*>(
+            static_cast<const std::uint8_t*>(fpu_state) + arch::xsave_software);
         std::uint32_t size = 512;
         if (software[0] == arch::fpx_magic1 && software[4] >= 576) size = software[4];
         if (size > the_cell.caps.xsave_size) size = the_cell.caps.xsave_size;
-        base::copy_bytes(c.fpu.bytes, reinterpret_cast<const void*>(fpu_state), size);
+        base::copy_bytes(c.fpu.bytes, fpu_state, size);
         base::zero_bytes(c.fpu.bytes + arch::xsave_software, 48);
         *components = size == 512 ? x87_and_sse : *components & the_cell.caps.xcr0;
     }
-    // Reserved MXCSR bits in a frame that the application has edited: Linux raises SIGSEGV, and so
-    // does the hop that follows a refusal here.
-    if (!c.cpu.write_xsave(c.fpu)) {
-        *reinterpret_cast<std::uint32_t*>(c.fpu.bytes + arch::xsave_mxcsr) &= 0xffff;
-        if (!c.cpu.write_xsave(c.fpu))
-            cell::die(&c, "KVM refused the extended state of a signal frame");
-    }
+    return c.cpu.write_xsave(c.fpu);
 }
 
 void show_hidden_page(context& c) {
@@ -235,8 +241,9 @@ void step_in_host(context& c, const arch::general_registers& r) {
     // that is to end by the default action must end where the guest is, for the sake of its core
     // dump.
     const bool handlers_first = !c.pass_to_linux && any_page_fault_handler();
+    lock_table(c, context::holding::exclusive);
     for (int signal : {cell::sig_segv, cell::sig_bus}) {
-        if (the_cell.actions[signal].handler > 1) continue;
+        if (c.actions->of[signal].handler > 1) continue;
         if (handlers_first) {
             const kernel_sigaction ours = cell::trampoline_for({0, cell::sa::onstack, 0, 0});
             raw_syscall(__NR_rt_sigaction, signal, as_long(&ours), 0, 8);
@@ -244,12 +251,28 @@ void step_in_host(context& c, const arch::general_registers& r) {
             set_default_action(signal);
         }
     }
+    unlock_table(c);
     // A fault signal that the application has blocked stays blocked: Linux then ends the process.
     const std::uint64_t open = (faults & ~mask) | bit_of(cell::sig_trap);
     hop(c, r, all_signals & ~open, true);
 }
 
+void end_by(context& c, const cell::queued_signal& s) {
+    set_default_action(s.number);
+    set_mask(0);
+    raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, s.number,
+                as_long(&s.info));
+    cell::die(&c, "a fatal signal did not end the process", static_cast<unsigned>(s.number));
+}
+
 void deliver(context& c, const arch::general_registers& r, const cell::queued_signal& s) {
+    lock_table(c, context::holding::shared);
+    if (c.actions->of[s.number].flags & cell::sa::resethand) {
+        // Its handler runs once, whoever else has the same signal to deliver.
+        unlock_table(c);
+        lock_table(c, context::holding::exclusive);
+    }
+    if (c.actions->of[s.number].handler <= 1) return unlock_table(c);
     const long queued = raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id,
                                     s.number, as_long(&s.info));
     if (queued < 0)
@@ -257,16 +280,16 @@ void deliver(context& c, const arch::general_registers& r, const cell::queued_si
     hop(c, r, all_signals & ~bit_of(s.number), false);
 }
 
-void return_from_handler(context& c, std::uint64_t frame) {
-    const auto& u = *reinterpret_cast<const kernel_ucontext*>(frame);
+bool return_from_handler(context& c, const kernel_ucontext& u, const void* fpu_state) {
+    if (!set_extended_state(c, fpu_state)) return false;
     arch::general_registers r = registers_of(u);
     r.rflags = (r.rflags & arch::rflags::user) | arch::rflags::fixed | arch::rflags::interrupt;
     cell::resume_at(c, r);
     c.alternate = u.stack;
     if (u.stack.flags & cell::ss::disable) c.alternate = {0, cell::ss::disable, 0, 0};
     c.alternate.flags &= ~cell::ss::onstack;
-    set_extended_state(c, u.fpu_state);
     apply_mask(c, u.mask);
+    return true;
 }
 
 }  // namespace xos::trap
@@ -291,7 +314,7 @@ extern "C" {
         arch::general_registers r = registers_of(*u);
         r.rflags &= ~arch::rflags::trap;
         cell::resume_at(*c, r);
-        trap::set_extended_state(*c, u->fpu_state);
+        trap::set_extended_state(*c, reinterpret_cast<const void*>(u->fpu_state));
         trap::set_mask(c->signal_mask);
         cell::run_loop(*c);
     }
@@ -300,7 +323,7 @@ extern "C" {
         trap::wants(u->fault_address)) {
         trap::offer_to_handlers(*c, *u);
     }
-    if (refused && cell::the_cell.actions[signal].handler <= 1 && !c->pass_to_linux) {
+    if (refused && c->actions->of[signal].handler <= 1 && !c->pass_to_linux) {
         c->pass_to_linux = true;
         arch::general_registers r = registers_of(*u);
         r.rflags &= ~arch::rflags::trap;

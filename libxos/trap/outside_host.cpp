@@ -13,7 +13,7 @@ extern "C" void xos_signal_outside(int signal, xos::cell::kernel_siginfo* info,
         const cell::kernel_sigaction standard{0, 0, 0, 0};
         raw_syscall(__NR_rt_sigaction, signal, as_long(&standard), 0, 8);
     };
-    const cell::kernel_sigaction action = the_cell.actions[signal];
+    const cell::kernel_sigaction action = the_cell.actions.of[signal];
     if (action.handler == 1) return;
     if (action.handler == 0) {
         // SIGTRAP, whose kernel handler is always ours: its default action, now.
@@ -23,7 +23,7 @@ extern "C" void xos_signal_outside(int signal, xos::cell::kernel_siginfo* info,
         return;
     }
     if (action.flags & cell::sa::resethand) {
-        the_cell.actions[signal].handler = 0;
+        the_cell.actions.of[signal].handler = 0;
         if (signal != cell::sig_trap) set_default();
     }
     std::uint64_t mask = u->mask | action.mask;

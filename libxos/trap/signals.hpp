@@ -25,12 +25,14 @@ void step_in_host(cell::context& c, const arch::general_registers& r);
 /// Linux forgets what it was told about a page of ours for the step.
 void show_hidden_page(cell::context& c);
 
-/// rt_sigreturn of the application: `frame` is the guest's RSP.
-void return_from_handler(cell::context& c, std::uint64_t frame);
+/// rt_sigreturn of the application; its extended state is at `fpu_state`, or null. False: Linux
+/// would not load that.
+bool return_from_handler(cell::context& c, const cell::kernel_ucontext& frame,
+                         const void* fpu_state);
 
-/// Queues `info` for this thread and delivers it with the guest at `r`.
-[[noreturn]] void deliver(cell::context& c, const arch::general_registers& r,
-                          const cell::queued_signal& signal);
+/// A signal that Linux raises whatever the application has blocked or ignored.
+void force(cell::context& c, const arch::general_registers& r, int signal, int code,
+           std::uint64_t address);
 
 /// Linux has built a frame for `signal`: the handler runs in the guest.
 [[noreturn]] void run_handler(cell::context& c, int signal, cell::kernel_siginfo* info,
@@ -42,8 +44,17 @@ void return_from_handler(cell::context& c, std::uint64_t frame);
 /// The same from the frame with which it came back.
 [[noreturn]] void return_natively(cell::context& c, cell::kernel_ucontext& frame);
 
-/// Puts a signal frame's extended state (null: the initial state) into the vCPU.
-void set_extended_state(cell::context& c, std::uint64_t fpu_state);
+/// Queues `signal` for this thread and delivers it with the guest at `r`. Returns only when the
+/// application has no handler for it any more.
+void deliver(cell::context& c, const arch::general_registers& r, const cell::queued_signal& signal);
+/// A fault whose handler is SIG_DFL, or SIG_IGN, which a fault overrides.
+[[noreturn]] void end_by(cell::context& c, const cell::queued_signal& signal);
+/// What Linux does with a signal that the application has no handler for: all signals are blocked.
+void leave_to_default(cell::context& c, const cell::queued_signal& signal);
+
+/// Puts a signal frame's extended state (null: the initial state) into the vCPU, unless it is
+/// nonsense.
+bool set_extended_state(cell::context& c, const void* fpu_state);
 
 void set_default_action(int signal);
 

@@ -38,18 +38,6 @@ void queue_for_linux(context& c, const cell::queued_signal& s) {
 void on_signals(context& c) {
     arch::general_registers r;
     const cell::queued_signal s = c.waiting;
-    const std::uint64_t handler = the_cell.actions[s.number].handler;
-    if (handler <= 1) {
-        // The action changed meanwhile: the kernel knows what the default is.
-        forget_waiting(c);
-        if (handler == 0) {
-            set_default_action(
-                s.number);  // the kernel's may be ours: SIGTRAP, and faults that handlers want
-            queue_for_linux(c, s);
-        }
-        set_mask(c.signal_mask);
-        return;
-    }
     if (!cell::application_registers(c, r)) {
         // Kernel-side code runs on to its next poll; the guest is re-entered with the signal
         // waiting.
@@ -60,6 +48,21 @@ void on_signals(context& c) {
     forget_waiting(c);
     cell::clear_poll(c);
     deliver(c, r, s);
+    // The action has changed meanwhile, and the call that gave way is made after all.
+    if (c.where == cell::position::taken_back) cell::resume_at(c, r);
+    leave_to_default(c, s);
+    set_mask(c.signal_mask);
+}
+
+void leave_to_default(context& c, const cell::queued_signal& s) {
+    auto& lock = c.actions->lock;
+    lock.lock();
+    const std::uint64_t handler = c.actions->of[s.number].handler;
+    // The kernel's may be ours: SIGTRAP, and faults that handlers want.
+    if (handler == 0) set_default_action(s.number);
+    // One that has a handler again is an ordinary signal.
+    if (handler != 1) queue_for_linux(c, s);
+    lock.unlock();
 }
 
 void on_leaving(context& c) {

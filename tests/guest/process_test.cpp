@@ -355,3 +355,88 @@ TEST_CASE("many forks one after another") {
               return good;
           }) == 20);
 }
+
+TEST_CASE("what a vfork's child does to its handlers is no business of its parent's") {
+    same([] {
+        static std::atomic<int> seen;
+        seen = 0;
+        struct sigaction action {};
+        action.sa_handler = [](int) { seen++; };
+        sigaction(SIGUSR1, &action, nullptr);
+        std::atomic<bool> end{false};
+        std::thread busy([&end] {
+            while (!end) pthread_kill(pthread_self(), SIGUSR1);
+        });
+        std::string statuses;
+        for (int i = 0; i < 20; i++) {
+            const int pid = vfork();
+            if (pid == 0) {
+                // Linux has given this process a table of its own.
+                static struct sigaction standard {};
+                sigaction(SIGUSR1, &standard, nullptr);
+                const auto until = seen + 20;
+                while (seen < until) sched_yield();
+                _exit(i);
+            }
+            statuses += status_of(pid) + " ";
+        }
+        end = true;
+        busy.join();
+        sigaction(SIGUSR1, nullptr, &action);
+        return statuses + (action.sa_handler != SIG_DFL ? "kept" : "lost");
+    });
+}
+
+TEST_CASE("clone without CLONE_VM may share the descriptors") {
+    same([] {
+        lines answers;
+        int ends[2];
+        if (pipe(ends)) return answers;
+        dup2(ends[0], 101);
+        const auto flags = static_cast<unsigned long>(CLONE_FILES | SIGCHLD);
+        const int pid = static_cast<int>(syscall(SYS_clone, flags, 0, 0, 0, 0));
+        if (pid == 0) {
+            dup2(ends[1], 100);
+            close(101);
+            std::thread([] { sched_yield(); }).join();
+            _exit(9);
+        }
+        answers.push_back(status_of(pid));
+        answers.push_back(outcome_of("write", [] { return write(100, "x", 1); }));
+        answers.push_back(outcome_of("close", [] { return close(101); }));
+        answers.push_back(outcome_of("close", [] { return close(100); }));
+        std::thread([] { sched_yield(); }).join();
+        close(ends[0]);
+        close(ends[1]);
+        return answers;
+    });
+}
+
+TEST_CASE("a fork succeeds with the descriptor table full") {
+    same([] {
+        std::vector<int> all;
+        const int null = open("/dev/null", O_RDONLY);
+        for (int fd; (fd = dup(null)) >= 0;) all.push_back(fd);
+        const int pid = fork();
+        if (pid == 0) _exit(errno == EMFILE ? 4 : 5);
+        for (int fd : all) close(fd);
+        close(null);
+        return status_of(pid);
+    });
+}
+
+TEST_CASE("a child that is stopped and continued as it starts goes on") {
+    same([] {
+        std::string statuses;
+        for (int i = 0; i < 40; i++) {
+            const int pid = fork();
+            if (pid == 0) _exit(i);
+            for (int k = 0; k < 5; k++) {
+                kill(pid, SIGSTOP);
+                kill(pid, SIGCONT);
+            }
+            statuses += status_of(pid) + " ";
+        }
+        return statuses;
+    });
+}

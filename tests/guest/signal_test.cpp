@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -886,4 +887,79 @@ TEST_CASE("a signal pending for the process goes to a thread that does not block
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         return count.load();
     });
+}
+
+TEST_CASE("a handler that comes and goes while other threads raise its signal") {
+    // SIGWINCH, whose default action is to do nothing.
+    for (const auto replacement : {SIG_IGN, SIG_DFL}) {
+        same([replacement] {
+            count = 0;
+            handle(SIGWINCH, counting);
+            std::atomic<bool> end{false};
+            std::vector<std::thread> raising;
+            for (int i = 0; i < 2; i++) {
+                raising.emplace_back([&end] {
+                    while (!end) pthread_kill(pthread_self(), SIGWINCH);
+                });
+            }
+            for (int i = 0; i < 150 || count < 10; i++) {
+                handle(SIGWINCH, counting);
+                std::this_thread::yield();
+                handle(SIGWINCH, replacement);
+            }
+            end = true;
+            for (std::thread& t : raising) t.join();
+            handle(SIGWINCH, SIG_DFL);
+            return true;
+        });
+    }
+}
+
+TEST_CASE("SA_RESETHAND gives a signal to one handler however many threads raise it") {
+    same([] {
+        for (int round = 0; round < 50; round++) {
+            count = 0;
+            handle(SIGWINCH, counting, SA_RESETHAND);
+            on_threads(3, [](unsigned) { pthread_kill(pthread_self(), SIGWINCH); });
+            if (count != 1) return count.load();
+        }
+        return 1;
+    });
+}
+
+TEST_CASE("rt_sigreturn from a frame that is none ends as Linux says") {
+    const auto probe = [](void (*body)()) {
+        handle(SIGSEGV,
+               [](int, siginfo_t* info, void*) { _exit(info->si_code == SI_KERNEL ? 3 : 4); });
+        use_signal_stack();
+        struct sigaction action {};
+        sigaction(SIGSEGV, nullptr, &action);
+        action.sa_flags |= SA_ONSTACK;
+        sigaction(SIGSEGV, &action, nullptr);
+        const int pid = fork();
+        if (pid == 0) {
+            body();
+            _exit(77);
+        }
+        return status_of(pid);
+    };
+    SECTION("a frame of nonsense") {
+        same([&] {
+            return probe([] {
+                alignas(64) static char bytes[8192];
+                memset(bytes, 0x5a, sizeof bytes);
+                asm volatile("movq %0, %%rsp\n movl $15, %%eax\n syscall"
+                             :
+                             : "r"(bytes + 4096)
+                             : "memory");
+            });
+        });
+    }
+    SECTION("no memory") {
+        same([&] {
+            return probe([] {
+                asm volatile("movq $4096, %%rsp\n movl $15, %%eax\n syscall" : : : "memory");
+            });
+        });
+    }
 }
