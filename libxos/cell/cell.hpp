@@ -12,6 +12,7 @@
 #include "libxos/kvm/call_device.hpp"
 #include "libxos/kvm/vm.hpp"
 #include "libxos/memory/address_space.hpp"
+#include "libxos/program/policy.hpp"
 
 extern "C" {
 /// The array of contexts, for the signal trampoline.
@@ -89,6 +90,12 @@ struct cell_state {
     static constexpr std::uint64_t still_running = ~std::uint64_t{0};
     std::uint64_t leader_status = still_running;
     int report_fd = 2;
+
+    program::policy exec;
+    /// Programs started outside, because they cannot live in a cell.
+    std::uint32_t outside_starts = 0;
+    /// What /proc/self/exe should say, where Linux does not know it; empty: Linux does.
+    char program_path[4096] = {};
 
     memory::address_space& space() {
         return *std::launder(reinterpret_cast<memory::address_space*>(space_storage));

@@ -1,4 +1,4 @@
-// Threads and processes: fork, vfork, clone, exec, exit.
+// Threads and processes: fork, vfork, clone, exit.
 #include <linux/sched.h>
 
 #include "libxos/base/bytes.hpp"
@@ -150,22 +150,6 @@ bool only_kernel_workers_remain(std::uint32_t self) {
     return alone;
 }
 
-long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
-    // Ours becomes the default over exec, as every handler does; an ignored SIGTRAP must stay
-    // ignored.
-    const cell::kernel_sigaction& trap_action = the_cell.actions[cell::sig_trap];
-    if (trap_action.handler == 1) {
-        raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
-    }
-    if (the_cell.at_exit) the_cell.at_exit("exec");
-    const long r = forward(c, number, a);
-    if (trap_action.handler == 1) {
-        const auto ours = cell::trampoline_for(trap_action);
-        raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
-    }
-    return r;
-}
-
 }  // namespace
 
 long fork(context& c, const std::uint64_t*) {
@@ -218,13 +202,6 @@ long exit(context& c, const std::uint64_t* a) {
 long exit_group(context& c, const std::uint64_t* a) {
     if (the_cell.at_exit && !c.shares_memory_only) the_cell.at_exit("exit");
     for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
-}
-
-long execve(context& c, const std::uint64_t* a) {
-    return replace_program(c, __NR_execve, a);
-}
-long execveat(context& c, const std::uint64_t* a) {
-    return replace_program(c, __NR_execveat, a);
 }
 
 long arch_prctl(context& c, const std::uint64_t* a) {
