@@ -1,7 +1,7 @@
 // The environment, where `xos run` puts what it was told: XOS_MODE (auto, ring0, ring3, pvm),
-// XOS_TRANSPORT (auto, exit, module), XOS_MEM (bytes of anonymous memory to serve inside), XOS_PAGER
-// (huge, demand, populate), XOS_STATS (1: print statistics when the process ends or execs). What
-// concerns the programs that this one executes is in program/policy.hpp.
+// XOS_TRANSPORT (auto, exit, module), XOS_MEM (bytes of anonymous memory to serve inside),
+// XOS_PAGER (huge, demand, populate), XOS_STATS (1: print statistics when the process ends or
+// execs). What concerns the programs that this one executes is in program/policy.hpp.
 #include <linux/fcntl.h>
 
 #include "libxos/api/face.hpp"

@@ -1,11 +1,10 @@
-#include "libxos/loader/image.hpp"
-
 #include <elf.h>
 #include <linux/mman.h>
 #include <linux/personality.h>
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/loader/image.hpp"
 #include "xos/types.hpp"
 
 namespace xos::loader {
@@ -133,9 +132,9 @@ long map_segment(int fd, const Elf64_Phdr& p, std::uint64_t bias) {
     if (p.p_filesz && (protection & PROT_WRITE) && pages > file_end)
         base::zero_bytes(reinterpret_cast<void*>(file_end), pages - file_end);
     if (page_up(end) <= pages) return 0;
-    const long r = map_at(pages, page_up(end) - pages,
-                          PROT_READ | PROT_WRITE | (protection & PROT_EXEC),
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED);
+    const long r =
+        map_at(pages, page_up(end) - pages, PROT_READ | PROT_WRITE | (protection & PROT_EXEC),
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED);
     return is_error(r) ? r : 0;
 }
 
@@ -177,6 +176,7 @@ const char* map_image(image& made, int fd, placement where, long& error) {
             return "there is no room for it in the address space";
         }
         made.bias = static_cast<std::uint64_t>(at) - e.begin;
+        made.among_libraries = where == placement::library;
     } else if (const long at = claim(e); is_error(at)) {
         error = -at;
         return "the addresses that it demands are not free";

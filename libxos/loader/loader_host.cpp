@@ -1,14 +1,16 @@
 // The loader: an unmodified program, whatever its kind, is in the cell from its first instruction.
 //
-//     xos-loader --program=PATH [--file=PATH | --descriptor=N [--close]] -- ARGUMENT...
+//     xos-loader --program=PATH [--file=PATH | --descriptor=N] [--unnamed] -- ARGUMENT...
 //
-// PATH is what the program is told it was started as, and the file unless another is named. The
-// arguments are all of the program's, the first being its name. The environment is as `xos run`
-// prepares it (api/face_host.cpp). Linux has already done what does not depend on the file: stack,
-// vDSO, most of the auxiliary vector, descriptors, signals.
+// PATH is what the program is told it was started as, and the file unless another is named (a
+// descriptor is closed after use); --unnamed says that it is made up, because the program was
+// executed by its descriptor. The arguments are all of the program's, the first being its name. The
+// environment is as `xos run` prepares it (api/face_host.cpp). Linux has already done what does not
+// depend on the file: stack, vDSO, most of the auxiliary vector, descriptors, signals.
 #include <elf.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
+#include <linux/utsname.h>
 
 #include "libxos/api/face.hpp"
 #include "libxos/base/raw_syscall.hpp"
@@ -20,7 +22,8 @@
 extern "C" {
 // ld's own.
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[];
-[[gnu::visibility("hidden")]] extern void (*const __init_array_start[])(), (*const __init_array_end[])();
+[[gnu::visibility("hidden")]] extern void (*const __init_array_start[])(),
+    (*const __init_array_end[])();
 [[noreturn]] void xos_start_program(std::uint64_t stack, std::uint64_t entry);
 }
 
@@ -38,7 +41,7 @@ struct command {
     const char* name = nullptr;
     const char* file = nullptr;
     int descriptor = -1;
-    bool close = false;
+    bool unnamed = false;
     unsigned own_arguments = 0;  ///< up to and with "--"
 };
 
@@ -59,8 +62,8 @@ command parse(const loader::start_vectors& own) {
         else if (const char* value = after(word, "--descriptor=");
                  value && program::parse_descriptor(value, c.descriptor))
             continue;
-        else if (same(word, "--close"))
-            c.close = true;
+        else if (same(word, "--unnamed"))
+            c.unnamed = true;
         else if (same(word, "--") && c.name && i + 1 < own.argument_count) {
             c.own_arguments = i + 1;
             return c;
@@ -87,14 +90,14 @@ command parse(const loader::start_vectors& own) {
     *words++ = own.arguments[0];
     *words++ = program.terminated();
     *words++ = file.terminated();
+    if (c.unnamed) *words++ = "--unnamed";
     *words++ = "--";
     for (unsigned i = found.scripts; i-- > 0;) {
         *words++ = found.lines[i].interpreter;
         if (found.lines[i].argument) *words++ = found.lines[i].argument;
     }
     *words++ = c.name;
-    for (unsigned i = c.own_arguments + 1; i < own.argument_count; i++)
-        *words++ = own.arguments[i];
+    for (unsigned i = c.own_arguments + 1; i < own.argument_count; i++) *words++ = own.arguments[i];
     *words = nullptr;
     const auto* itself = reinterpret_cast<const char*>(own.value(AT_EXECFN));
     const long r = raw_syscall(__NR_execve, as_long(itself), memory, as_long(own.environment));
@@ -104,25 +107,39 @@ command parse(const loader::start_vectors& own) {
 void map_program(const program::program_file& found, const command& c, loader::image& main,
                  loader::image& linker) {
     long error = 0;
-    if (const char* wrong = loader::map_image(main, found.fd, loader::placement::program, error))
+    const auto where = *found.linker ? loader::placement::program : loader::placement::library;
+    if (const char* wrong = loader::map_image(main, found.fd, where, error))
         refuse(c.name, wrong, not_executable);
     if (!*found.linker) return;
     const long fd = raw_syscall(__NR_openat, AT_FDCWD, as_long(found.linker), O_RDONLY | O_CLOEXEC);
     const char* wrong = "it cannot be opened";
     if (fd >= 0)
-        wrong = loader::map_image(linker, static_cast<int>(fd), loader::placement::linker, error);
+        wrong = loader::map_image(linker, static_cast<int>(fd), loader::placement::library, error);
     if (wrong) refuse(found.linker, wrong, not_executable);
     raw_syscall(__NR_close, fd);
 }
 
-/// Where Linux goes on to say that this is the loader, libxos answers for it.
-void remember_path(int fd) {
+/// The path of an open file; empty when it has none.
+void path_of(int fd, char (&path)[program::program_file::path_size]) {
     base::text<64> link;
     (link << "/proc/self/fd/").dec(static_cast<unsigned>(fd));
-    auto& path = cell::the_cell.program_path;
-    const long n = raw_syscall(__NR_readlink, as_long(link.terminated()), as_long(path),
-                               sizeof path - 1);
+    const long n =
+        raw_syscall(__NR_readlink, as_long(link.terminated()), as_long(path), sizeof path - 1);
     path[n > 0 ? n : 0] = '\0';
+}
+
+/// Since Linux 6.14 the process of a program that was executed by its descriptor is named like the
+/// file, and no longer by the descriptor's number.
+bool names_process_by_file() {
+    new_utsname system;
+    if (raw_syscall(__NR_uname, as_long(&system)) < 0) return false;
+    unsigned version[2] = {};
+    const char* at = system.release;
+    for (unsigned& part : version) {
+        for (; *at >= '0' && *at <= '9'; at++) part = part * 10 + static_cast<unsigned>(*at - '0');
+        if (*at == '.') at++;
+    }
+    return version[0] > 6 || (version[0] == 6 && version[1] >= 14);
 }
 
 [[noreturn]] void load(const loader::start_vectors& own) {
@@ -145,14 +162,17 @@ void remember_path(int fd) {
     loader::image main, linker;
     map_program(found, c, main, linker);
     const loader::image* dynamic = *found.linker ? &linker : nullptr;
-    if (c.close) raw_syscall(__NR_close, c.descriptor);
+    if (c.descriptor >= 0) raw_syscall(__NR_close, c.descriptor);
 
     cell::the_cell.exec.hide(own.environment);
-    const auto program = loader::pass_on(own, {.program = main,
-                                               .linker = dynamic,
-                                               .name = c.name,
-                                               .own_arguments = c.own_arguments});
-    if (!loader::tell_linux(program, main, found.fd, c.name)) remember_path(found.fd);
+    const auto program = loader::pass_on(
+        own,
+        {.program = main, .linker = dynamic, .name = c.name, .own_arguments = c.own_arguments});
+    auto& own_path = cell::the_cell.program_path;
+    path_of(found.fd, own_path);
+    const bool by_file = c.unnamed && names_process_by_file();
+    // Where Linux goes on to say that this is the loader, libxos answers for it.
+    if (loader::tell_linux(program, main, found.fd, by_file ? own_path : c.name)) *own_path = '\0';
     const auto stack = reinterpret_cast<std::uint64_t>(program.base);
     if (main.executable_stack) loader::make_stack_executable(stack);
     found.close();

@@ -24,9 +24,9 @@ struct start_vectors {
 
 struct program_start {
     const image& program;
-    const image* linker;       ///< null: statically linked
-    const char* name;          ///< AT_EXECFN: what execve was given
-    unsigned own_arguments;    ///< to be dropped from the front
+    const image* linker;     ///< null: statically linked
+    const char* name;        ///< AT_EXECFN: what execve was given
+    unsigned own_arguments;  ///< to be dropped from the front
 };
 
 /// Makes the vectors the program's, in place: they only become shorter, so that nothing below them

@@ -1,11 +1,10 @@
-#include "libxos/loader/process.hpp"
-
 #include <linux/capability.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/loader/process.hpp"
 #include "libxos/program/strings.hpp"
 #include "xos/types.hpp"
 
@@ -65,8 +64,8 @@ bool detach_segment(std::uint64_t begin, std::uint64_t end, int protection) {
                      static_cast<std::size_t>(bytes));
     constexpr long replace = MREMAP_MAYMOVE | MREMAP_FIXED;
     return raw_syscall(__NR_mprotect, copy, bytes, protection) == 0 &&
-           !is_error(raw_syscall(__NR_mremap, copy, bytes, bytes, replace,
-                                 static_cast<long>(begin)));
+           !is_error(
+               raw_syscall(__NR_mremap, copy, bytes, bytes, replace, static_cast<long>(begin)));
 }
 
 /// Linux names another file /proc/self/exe only when nothing of the old one is mapped any more.
@@ -94,10 +93,20 @@ bool detach_from_file() {
     return true;
 }
 
+/// Behind the program; but one that lies among the libraries has its heap where Linux has put the
+/// loader's, which lies there, too.
+std::uint64_t heap_of(const image& main) {
+    if (main.among_libraries) return static_cast<std::uint64_t>(raw_syscall(__NR_brk, 0));
+    const std::uint64_t behind = (main.end + page_size - 1) & ~(page_size - 1);
+    return behind + page_size + random_pages(13) * page_size;
+}
+
 }  // namespace
 
 start_vectors::start_vectors(std::uint64_t* stack)
-    : base(stack), argument_count(*stack), arguments(reinterpret_cast<char**>(stack + 1)),
+    : base(stack),
+      argument_count(*stack),
+      arguments(reinterpret_cast<char**>(stack + 1)),
       environment(arguments + argument_count + 1),
       auxiliary(reinterpret_cast<Elf64_auxv_t*>(environment + count(environment) + 1)) {}
 
@@ -153,8 +162,7 @@ start_vectors pass_on(const start_vectors& own, const program_start& start) {
 bool tell_linux(const start_vectors& started, const image& main, int file, const char* name) {
     raw_syscall(__NR_prctl, PR_SET_NAME, as_long(program::basename(name)));
     const std::uint64_t stack = address(started.base);
-    const std::uint64_t heap = ((main.end + page_size - 1) & ~(page_size - 1)) + page_size +
-                               random_pages(13) * page_size;
+    const std::uint64_t heap = heap_of(main);
     __u64 arguments_begin, arguments_end, environment_begin, environment_end;
     bounds(started.arguments, started.argument_count, stack, arguments_begin, arguments_end);
     bounds(started.environment, count(started.environment), arguments_end, environment_begin,

@@ -21,9 +21,9 @@ struct policy {
     bool governs = false;
     follow successors = follow::all;
     loading way = loading::automatic;
-    const char* library = "";  ///< libxos-preload.so
-    const char* also = "";     ///< what `xos run` preloads besides: a malloc
-    const char* loader = "";   ///< xos-loader
+    const char* library = "";          ///< libxos-preload.so
+    const char* also = "";             ///< what `xos run` preloads besides: a malloc
+    const char* loader = "";           ///< xos-loader
     const char* kept[most_variables];  ///< "XOS_...=..."
     unsigned kept_count = 0;
     unsigned used = 0;
@@ -40,9 +40,6 @@ struct policy {
     /// LD_PRELOAD for a successor, without the name, with what is the application's own behind it.
     /// Zero: `size` bytes are too few. `to` becomes empty when there is nothing to preload.
     std::size_t join(char* to, std::size_t size, bool with_library, const char* others) const;
-
-    bool has_loader() const { return *loader; }
-    bool has_library() const { return *library; }
 };
 
 /// Whether an environment's string is one that libxos keeps to itself.

@@ -1,7 +1,6 @@
-#include "libxos/program/policy.hpp"
-
 #include <initializer_list>
 
+#include "libxos/program/policy.hpp"
 #include "libxos/program/strings.hpp"
 
 namespace xos::program {

@@ -34,8 +34,8 @@ struct program_file {
     const char* why = "";  ///< continues a sentence that begins with the program's name
     int fd = -1;           ///< the ELF file, readable; -1 unless preloadable or loadable
     unsigned scripts = 0;
-    script_line lines[most_scripts];   ///< the script's own first
-    char linker[path_size];            ///< PT_INTERP; empty: there is none
+    script_line lines[most_scripts];  ///< the script's own first
+    char linker[path_size];           ///< PT_INTERP; empty: there is none
 
     program_file() { linker[0] = '\0'; }
     ~program_file() { close(); }

@@ -1,5 +1,3 @@
-#include "libxos/program/program_file.hpp"
-
 #include <asm/stat.h>
 #include <asm/statfs.h>
 #include <elf.h>
@@ -9,6 +7,7 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
+#include "libxos/program/program_file.hpp"
 #include "libxos/program/strings.hpp"
 
 namespace xos::program {
@@ -22,8 +21,8 @@ namespace {
 constexpr long empty_path = AT_EMPTY_PATH, no_follow = AT_SYMLINK_NOFOLLOW, effective = AT_EACCESS;
 constexpr long executable = 1;  // X_OK
 // <linux/stat.h> keeps them from whoever might have glibc's.
-constexpr unsigned type_bits = 0170000, regular = 0100000, set_user_id = 04000, set_group_id = 02000,
-                   group_executable = 010;
+constexpr unsigned type_bits = 0170000, regular = 0100000, set_user_id = 04000,
+                   set_group_id = 02000, group_executable = 010;
 constexpr long quietly = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 constexpr bool spacetab(char c) {
@@ -238,8 +237,8 @@ void inspect(program_file& found, int directory, const char* path, int flags) {
         descriptor file(opened.fd);
         script_line line;
         for (char& c : line.text) c = '\0';
-        const long n = raw_syscall(__NR_pread64, file.number(), as_long(line.text),
-                                   sizeof line.text, 0);
+        const long n =
+            raw_syscall(__NR_pread64, file.number(), as_long(line.text), sizeof line.text, 0);
         if (n <= 0) return;
         if (is_elf(line.text)) {
             if (static_cast<std::size_t>(n) < sizeof(Elf64_Ehdr)) {

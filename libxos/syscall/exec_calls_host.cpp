@@ -42,9 +42,9 @@ class scratch {
   public:
     bool take(context& c, std::size_t bytes) {
         if (c.exec_scratch_size < bytes) {
-            const long r = raw_syscall(__NR_mmap, 0, static_cast<long>(bytes),
-                                       PROT_READ | PROT_WRITE,
-                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            const long r =
+                raw_syscall(__NR_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             if (is_error(r)) return false;
             if (c.exec_scratch_size)
                 raw_syscall(__NR_munmap, static_cast<long>(c.exec_scratch),
@@ -160,7 +160,7 @@ class successor {
     bool make_environment(bool preload);
     bool make_arguments(const program_file& file, const char* path);
     bool add_preload(bool with_library);
-    bool add_descriptor(const program_file& file, const char* path, std::uint64_t*& to);
+    bool name_program(const program_file& file, const char* path, std::uint64_t*& to);
     const char* string(const char* a, const char* b = "");
 
     context& c_;
@@ -168,10 +168,10 @@ class successor {
     scratch scratch_;
     std::size_t argument_count_ = 0, variable_count_ = 0;
     std::uint64_t *arguments_ = nullptr, *environment_ = nullptr;
-    std::size_t reserved_ = 0;      ///< of those, variables of the application's that begin with XOS_
-    std::uint64_t preload_ = 0;     ///< the application's LD_PRELOAD=...
-    int inherited_ = -1;            ///< for the loader, which closes it
-    const char* program_ = nullptr; ///< what Linux is to execute instead
+    std::size_t reserved_ = 0;   ///< of those, variables of the application's that begin with XOS_
+    std::uint64_t preload_ = 0;  ///< the application's LD_PRELOAD=...
+    int inherited_ = -1;         ///< for the loader, which closes it
+    const char* program_ = nullptr;  ///< what Linux is to execute instead
 };
 
 /// In the scratch memory.
@@ -204,21 +204,24 @@ bool successor::make_environment(bool with_library) {
     std::uint64_t* const given = environment_ + room;
     if (!copy_words(given, request_.environment, variable_count_)) return false;
     std::size_t others = 0;
+    std::uint64_t* place = nullptr;  // of LD_PRELOAD
     std::uint64_t reserved[program::policy::most_variables];
     variable_heads heads;
     for (std::size_t at = 0; at < variable_count_; at += variable_heads::most) {
         const std::size_t rest = variable_count_ - at;
-        const auto n = static_cast<unsigned>(rest < variable_heads::most ? rest
-                                                                         : variable_heads::most);
+        const auto n =
+            static_cast<unsigned>(rest < variable_heads::most ? rest : variable_heads::most);
         if (!heads.read(given + at, n)) return false;
         for (unsigned i = 0; i < n; i++) {
             const std::uint64_t variable = given[at + i];
             if (program::is_reserved(heads[i])) {
                 if (reserved_ == program::policy::most_variables) return false;
                 reserved[reserved_++] = variable;
-            } else if (after(heads[i], program::preload_variable) && !preload_) {
-                preload_ = variable;
             } else {
+                if (after(heads[i], program::preload_variable) && !preload_) {
+                    preload_ = variable;
+                    place = given + others;
+                }
                 given[others++] = variable;
             }
         }
@@ -227,13 +230,19 @@ bool successor::make_environment(bool with_library) {
     // Back to front: what is in front of the application's own variables.
     std::uint64_t* first = given;
     if (!add_preload(with_library)) return false;
-    if (preload_) *--first = preload_;
+    if (preload_ && !place) place = --first;
+    if (place) {
+        // Empty, where only libxos's own was in it.
+        *place = preload_ ? preload_
+                          : reinterpret_cast<std::uint64_t>(string(program::preload_variable));
+    }
     for (std::size_t i = reserved_; i-- > 0;) *--first = reserved[i];
     char name[program::script_line::size];
     for (unsigned k = policy.kept_count; k-- > 0;) {
         bool replaced = false;
         for (std::size_t i = 0; i < reserved_ && !replaced; i++) {
             copy_in_string(name, reserved[i], sizeof name);
+            name[sizeof name - 1] = '\0';
             replaced = same_name(name, policy.kept[k]);
         }
         if (replaced) continue;
@@ -265,25 +274,29 @@ bool successor::add_preload(bool with_library) {
     return true;
 }
 
-/// A file that is not named by a path alone: by a descriptor that the loader closes.
-bool successor::add_descriptor(const program_file& file, const char* path, std::uint64_t*& to) {
+/// What the program is told, and how the loader finds the file: what was looked at is executed.
+bool successor::name_program(const program_file& file, const char* path, std::uint64_t*& to) {
     const auto add = [&](const char* word) { *to++ = reinterpret_cast<std::uint64_t>(word); };
-    // The name that Linux makes up for it (fs/exec.c, alloc_bprm).
+    const bool by_path = request_.directory == AT_FDCWD || *path == '/';
+    // The name that Linux makes up otherwise (fs/exec.c, alloc_bprm).
     base::text<64> name, number;
-    (name << "--program=/dev/fd/").dec(static_cast<unsigned>(request_.directory));
-    if (*path) name << "/";
+    name << "--program=";
+    if (!by_path) {
+        (name << "/dev/fd/").dec(static_cast<unsigned>(request_.directory));
+        if (*path) name << "/";
+    }
     add(string(name.terminated(), path));
+    if (!*path) add("--unnamed");
     if (file.scripts) {
         // The interpreter opens the script by this name. If the descriptor is closed by then, Linux
         // says so before.
-        return !(raw_syscall(__NR_fcntl, request_.directory, F_GETFD) & FD_CLOEXEC);
+        return by_path || !(raw_syscall(__NR_fcntl, request_.directory, F_GETFD) & FD_CLOEXEC);
     }
     constexpr long above = 64;
     inherited_ = static_cast<int>(raw_syscall(__NR_fcntl, file.fd, F_DUPFD, above));
     if (inherited_ < 0) return false;
     (number << "--descriptor=").dec(static_cast<unsigned>(inherited_));
     add(string(number.terminated()));
-    add("--close");
     return true;
 }
 
@@ -292,12 +305,7 @@ bool successor::make_arguments(const program_file& file, const char* path) {
     std::uint64_t* to = arguments_;
     const auto add = [&](const char* word) { *to++ = reinterpret_cast<std::uint64_t>(word); };
     add("xos-loader");
-    if (request_.directory != AT_FDCWD && *path != '/') {
-        if (!add_descriptor(file, path, to)) return false;
-    } else {
-        add(string("--program=", path));
-        if (names_own_program(path)) add(string("--file=", the_cell.program_path));
-    }
+    if (!name_program(file, path, to)) return false;
     add("--");
     if (!copy_words(to, request_.arguments, argument_count_)) return false;
     to += argument_count_;
@@ -337,30 +345,31 @@ bool ignores_preload() {
            raw_syscall(__NR_getgid) != raw_syscall(__NR_getegid);
 }
 
+/// As this process, which may have another root directory and other rights than when it started.
+bool accessible(const char* path, long wanted) {
+    return raw_syscall(__NR_faccessat2, AT_FDCWD, as_long(path), wanted, AT_EACCESS) == 0;
+}
+
 enum class how { natively, outside, preload, own };
 
 how choose(program_file& file, const char* path) {
+    constexpr long read = 4, write = 2, execute = 1;
     const auto& policy = the_cell.exec;
-    const bool own_name = names_own_program(path);
-    switch (file.what) {
-        case verdict::linux_decides:
-            return how::natively;
-        case verdict::outside:
-            return how::outside;
-        case verdict::unreadable:
-            return policy.has_library() && policy.way != loading::own ? how::preload : how::natively;
-        case verdict::preloadable:
-            if (policy.has_library() && policy.way != loading::own && !own_name &&
-                !ignores_preload()) {
-                return how::preload;
-            }
-            break;
-        case verdict::loadable:
-            break;
+    if (file.what == verdict::linux_decides) return how::natively;
+    if (file.what == verdict::outside) return how::outside;
+    if (!accessible("/dev/kvm", read | write)) {
+        file.why = "may not open /dev/kvm";
+        return how::outside;
+    }
+    const bool may_preload = policy.way != loading::own && accessible(policy.library, read);
+    if (file.what == verdict::unreadable) return may_preload ? how::preload : how::natively;
+    if (file.what == verdict::preloadable && may_preload && !names_own_program(path) &&
+        !ignores_preload()) {
+        return how::preload;
     }
     if (open_for_writing(file.fd)) return how::natively;
-    if (policy.has_loader() && policy.way != loading::preload) return how::own;
-    file.why = "cannot be preloaded into";
+    if (policy.way != loading::preload && accessible(policy.loader, execute)) return how::own;
+    file.why = "cannot be preloaded into, and there is no loader";
     return how::outside;
 }
 
@@ -427,8 +436,8 @@ long execve(context& c, const std::uint64_t* a) {
 }
 
 long execveat(context& c, const std::uint64_t* a) {
-    return replace_program(c, {__NR_execveat, a, static_cast<int>(a[0]), a[1], a[2], a[3],
-                               static_cast<int>(a[4])});
+    return replace_program(
+        c, {__NR_execveat, a, static_cast<int>(a[0]), a[1], a[2], a[3], static_cast<int>(a[4])});
 }
 
 }  // namespace xos::syscall

@@ -161,7 +161,9 @@ long vfork(context& c, const std::uint64_t*) {
 }
 
 long clone(context& c, const std::uint64_t* a) {
-    return start(c, {.flags = a[0] & 0xffffff00u,
+    // A flag without meaning that musl passes, and clone3 refuses.
+    const std::uint64_t ignored = a[0] & CLONE_PIDFD ? 0 : CLONE_DETACHED;
+    return start(c, {.flags = a[0] & 0xffffff00u & ~ignored,
                      .pidfd = a[2],
                      .child_tid = a[3],
                      .parent_tid = a[2],

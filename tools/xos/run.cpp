@@ -186,12 +186,14 @@ int run(const run_options& options) {
     }
     const bool loadable = file.what == verdict::loadable || file.what == verdict::preloadable;
     if (options.loader == "own" && file.what == verdict::unreadable)
-        return fail(not_executable, name + " cannot be read, so that only --loader=preload is left");
+        return fail(not_executable,
+                    name + " cannot be read, so that only --loader=preload is left");
     const bool own = loadable && (options.loader == "own" || file.what == verdict::loadable);
     if (own && options.loader == "preload") {
-        return fail(not_executable, name +
-                                        " is statically linked, or has a dynamic linker that is not "
-                                        "glibc's: use --loader=own or --loader=auto");
+        return fail(not_executable,
+                    name +
+                        " is statically linked, or has a dynamic linker that is not "
+                        "glibc's: use --loader=own or --loader=auto");
     }
     if (own && access(loader.c_str(), X_OK) != 0)
         return fail(own_failure, loader.string() + ": " + std::strerror(errno));
@@ -209,7 +211,10 @@ int run(const run_options& options) {
     const char* others = std::getenv("LD_PRELOAD");
     const std::string preloaded =
         joined({own ? "" : library.string(), also.string(), others ? others : ""});
-    if (!preloaded.empty()) environment.set("LD_PRELOAD", preloaded);
+    if (others)  // and its place
+        setenv("LD_PRELOAD", preloaded.c_str(), 1);
+    else if (!preloaded.empty())
+        environment.set("LD_PRELOAD", preloaded);
     return own ? execute_in_loader(loader, path, options.program, environment.list())
                : execute(path, options.program, environment.list(), name, file.why);
 }

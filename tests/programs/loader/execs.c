@@ -1,4 +1,5 @@
 // execs WAY PROGRAM [ARGUMENT]...: executes a program in one of the ways that there are.
+// execs repeat-fork|repeat-spawn PROGRAM TIMES [ARGUMENT]...: and says what that has left behind.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -47,9 +48,9 @@ static int report(const char* what, int result) {
     return 0;
 }
 
-/// A string and a list that end at the end of the memory there is.
+/// A string and a list that end at the end of the memory there is. Shared memory: Linux alone has it.
 static void* at_the_edge(const void* data, size_t n) {
-    char* pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char* pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     munmap(pages + 4096, 4096);
     return memcpy(pages + 4096 - n, data, n);
 }
@@ -59,7 +60,8 @@ static int bad_memory(void) {
     char** const endless = at_the_edge(words, sizeof(char*));
     char* const unended = at_the_edge("A=bcdefghijklmno", 16);
     char* variables[] = {"ONE=1", unended, NULL};
-    report("path", execve((char*)8, words, environ));
+    char* volatile nowhere = (char*)8;
+    report("path", execve(nowhere, words, environ));
     report("argv", execve(arguments[0], endless, environ));
     report("argv[0]", execve(arguments[0], (char*[]){(char*)8, NULL}, environ));
     report("envp", execve(arguments[0], words, endless));
@@ -183,7 +185,8 @@ int main(int argc, char** argv) {
     }
     if (!strncmp(way, "repeat-", 7) && argc > 3) {
         const int times = atoi(argv[3]);
-        arguments = (char*[]){path, NULL};
+        argv[3] = path;
+        arguments = argv + 3;
         return repeat(times, !strcmp(way, "repeat-spawn"));
     }
     printf("%s: %s\n", way, strerror(error));
