@@ -7,6 +7,7 @@
 #include "libxos/api/rseq.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/api/stats_text.hpp"
+#include "libxos/base/log_write.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
@@ -130,16 +131,16 @@ void print_statistics(const char*) {
     api::describe(
         collected(),
         [](const char* text, std::size_t n, void*) {
-            base::raw_syscall(__NR_write, the_cell.report_fd, base::as_long(text),
-                              static_cast<long>(n));
+            base::log_write(the_cell.report_fd, text, n);
         },
         nullptr);
 }
 
 void append_statistics(const char* why) {
     static api::json_line line;
+    line.clear();
     api::describe_as_json(collected(), api::collect_memory(), why, line);
-    line.write_to(statistics_fd);
+    base::log_write(statistics_fd, line.data(), line.size());
 }
 
 void choose_statistics(const char* wanted) {
