@@ -123,7 +123,7 @@ void leave() {
 void adopt_signal_handlers() {
     if (!the_cell.started) api::raise(EPERM, "adopt_signal_handlers() called before start()");
     std::lock_guard guard(starting);
-    cell::take_over_signals();
+    cell::take_over_signals(the_cell.actions);
 }
 
 mode current_mode() noexcept {

@@ -5,6 +5,7 @@
 #include "libxos/api/face.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/api/stats_text.hpp"
+#include "libxos/base/log_write.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
@@ -109,16 +110,16 @@ void print_statistics(const char*) {
     describe(
         collected(),
         [](const char* text, std::size_t n, void*) {
-            base::raw_syscall(__NR_write, the_cell.report_fd, base::as_long(text),
-                              static_cast<long>(n));
+            base::log_write(the_cell.report_fd, text, n);
         },
         nullptr);
 }
 
 void append_statistics(const char* why) {
     static json_line line;
+    line.clear();
     describe_as_json(collected(), collect_memory(), why, line);
-    line.write_to(statistics_fd);
+    base::log_write(statistics_fd, line.data(), line.size());
 }
 
 void choose_statistics(const char* wanted) {

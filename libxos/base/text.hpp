@@ -37,6 +37,7 @@ class text {
         return buffer_;
     }
     std::size_t size() const { return length_; }
+    void clear() { length_ = 0; }
 
   private:
     text& digits(std::uint64_t v, unsigned base) {

@@ -132,7 +132,7 @@ kernel_sigaction trampoline_for(const kernel_sigaction& wanted);
 
 /// Puts the trampoline in the place of every handler that the kernel has, and notes whose place it
 /// is.
-void take_over_signals();
+void take_over_signals(signal_table& table);
 
 const char* mode_name(mode m);
 const char* transport_name(transport t);

@@ -61,6 +61,7 @@ struct alignas(64) context {
     bool at_cpl0;             ///< ring3: the vCPU stopped in kernel-side code
     bool gs_unswapped;        ///< ring3: at CPL 0, but before SWAPGS or after the second one
     bool shares_memory_only;  ///< a vfork child: exit must not run thread clean-up
+    bool handlers_cleared;    ///< by CLONE_CLEAR_SIGHAND, libxos's own among them
 
     // A forked child before it has a VM (syscall/native_child_host.cpp).
     bool native;

@@ -117,7 +117,7 @@ void reset_for_thread(context& c) {
     c.signals_pending = 0;
     c.hopping = 0;
     c.stepping = c.private_alternate = c.pass_to_linux = false;
-    c.shares_memory_only = c.native = false;
+    c.shares_memory_only = c.handlers_cleared = c.native = false;
     c.actions = &the_cell.actions;
     c.table_lock = context::holding::nothing;
     c.alternate = {0, ss::disable, 0, 0};

@@ -207,6 +207,7 @@ extern "C" {
     arch::write_gs_base(reinterpret_cast<std::uint64_t>(c));
     c->thread_id = static_cast<std::uint32_t>(base::raw_syscall(__NR_gettid));
     c->entries++;
+    if (c->handlers_cleared) cell::take_over_signals(*c->actions);
     std::uint64_t mask = c->signal_mask;
     base::raw_syscall(__NR_rt_sigprocmask, 2, base::as_long(&mask), 0, 8);
     cell::run_loop(*c);

@@ -167,14 +167,14 @@ kernel_sigaction trampoline_for(const kernel_sigaction& wanted) {
             wanted.flags & sa::restorer ? wanted.restorer : trampoline, ~std::uint64_t{0}};
 }
 
-void take_over_signals() {
+void take_over_signals(signal_table& table) {
     const auto trampoline = reinterpret_cast<std::uint64_t>(&xos_signal_trampoline);
     for (int s = 1; s <= signal_count; s++) {
         if (s == sig_kill || s == sig_stop) continue;
         kernel_sigaction present;
         raw_syscall(__NR_rt_sigaction, s, 0, as_long(&present), 8);
         if (present.handler == trampoline) continue;
-        the_cell.actions.of[s] = present;
+        table.of[s] = present;
         // The hop single-steps: SIGTRAP is always ours.
         if (present.handler > 1 || s == sig_trap) {
             const kernel_sigaction ours = trampoline_for(present);
@@ -195,7 +195,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
         the_cell.context_count = 0;
         return failed;
     }
-    take_over_signals();
+    take_over_signals(the_cell.actions);
     the_cell.started = true;
     return base::success;
 }

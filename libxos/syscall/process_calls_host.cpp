@@ -29,6 +29,7 @@ void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::ui
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     cell::leave_parent(&c, flags & CLONE_FILES ? cell::descriptor_table::shared
                                                : cell::descriptor_table::copied);
+    if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.actions);
     if (the_cell.native_children) {
         c.signal_mask = mask;
         arch::write_fs_base(fs);
@@ -100,6 +101,7 @@ long start_sharing_memory(context& c, clone_arguments args, std::uint64_t mask) 
     if (!(args.flags & CLONE_SIGHAND)) {
         child->own_actions.copy_from(*c.actions);
         child->actions = &child->own_actions;
+        child->handlers_cleared = args.flags & CLONE_CLEAR_SIGHAND;
     }
     args.stack = reinterpret_cast<std::uint64_t>(child) + sizeof(context);
     args.stack_size = child->loop_stack - args.stack;

@@ -68,11 +68,7 @@ consteval policy policy_of(unsigned number) {
 /// The table is what people read; the list is what runs.
 consteval bool agrees_with_table() {
     for (unsigned n = 0; n < table_size; n++) {
-        const policy who = policy_of(n);
-        // What the guest passes on may need libxos once more: what may be executed is its business.
-        if (who == policy::inside) continue;
-        const bool own = who == policy::emulate || who == policy::refuse;
-        if ((emulations.by_number[n] != nullptr) != own) return false;
+        if ((emulations.by_number[n] != nullptr) != is_own(policy_of(n))) return false;
     }
     return true;
 }

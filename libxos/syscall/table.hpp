@@ -16,7 +16,16 @@
 
 namespace xos::syscall {
 
-enum class policy : std::uint8_t { forward, inside, emulate, refuse };
+enum class policy : std::uint8_t { forward, emulate, inside_forward, inside_emulate, refuse };
+
+/// Whether some calls are answered in the guest.
+constexpr bool is_inside(policy p) {
+    return p == policy::inside_forward || p == policy::inside_emulate;
+}
+/// Whether it is libxos that carries out what leaves the guest.
+constexpr bool is_own(policy p) {
+    return p == policy::emulate || p == policy::inside_emulate || p == policy::refuse;
+}
 
 enum class ring_class : std::uint8_t { thread, any, blocking };
 

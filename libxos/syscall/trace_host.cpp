@@ -1,6 +1,5 @@
-#include <linux/poll.h>
-
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/log_write.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/local.hpp"
@@ -54,35 +53,8 @@ std::uint64_t nanoseconds_of(std::uint64_t cycles) {
     return share(cycles < all ? cycles : all, nanoseconds_now() - the_cell.trace.nanoseconds, all);
 }
 
-constexpr long error_pipe = -32, error_too_big = -27, error_intr = -4;
-constexpr int sig_pipe = 13, sig_file_size = 25;
-
-void swallow(int signal) {
-    const std::uint64_t set = cell::bit_of(signal), no_time[2] = {};
-    raw_syscall(__NR_rt_sigtimedwait, as_long(&set), 0, as_long(no_time), sizeof set);
-}
-
-/// In one write, so that lines of threads and processes stay whole. What goes wrong is the log's
-/// trouble, not the application's: it gets neither the signal nor the error.
 void write_line(const trace_line& line) {
-    const int fd = the_cell.trace.fd;
-    const std::uint64_t all = ~std::uint64_t{0};
-    std::uint64_t mask = 0;
-    raw_syscall(__NR_rt_sigprocmask, 2, as_long(&all), as_long(&mask), sizeof mask);
-    long r;
-    do {
-        r = raw_syscall(__NR_write, fd, as_long(line.data()), static_cast<long>(line.size()));
-        if (r == error_again) {
-            pollfd wait{fd, POLLOUT, 0};
-            raw_syscall(__NR_poll, as_long(&wait), 1, -1);
-        }
-    } while (r == error_again || r == error_intr);
-    if (r == error_too_big) swallow(sig_file_size);
-    if (r == error_pipe) {
-        swallow(sig_pipe);
-        the_cell.trace.fd = -1;  // nobody reads it any more
-    }
-    raw_syscall(__NR_rt_sigprocmask, 2, as_long(&mask), 0, sizeof mask);
+    if (!base::log_write(the_cell.trace.fd, line.data(), line.size())) the_cell.trace.fd = -1;
 }
 
 void write_line(trace_line& line, const char* path, std::uint64_t nanoseconds) {

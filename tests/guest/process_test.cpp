@@ -202,6 +202,55 @@ TEST_CASE("vfork and exec run a program") {
     CHECK(text == "from-the-parent\nexit 5");
 }
 
+namespace {
+
+/// A child without its parent's handlers: what it sees of them, and whether Linux can still be
+/// asked about an access (the stack below the mapping is there when it is touched).
+std::string child_with_cleared_handlers(std::uint64_t flags) {
+    constexpr std::size_t page = 4096;
+    signal(SIGUSR1, [](int) {});
+    signal(SIGUSR2, SIG_IGN);
+    constexpr std::size_t room = std::size_t{16} << 20;
+    char* free = static_cast<char*>(
+        mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    munmap(free, room);
+    char* stack = static_cast<char*>(
+        mmap(free + room - page, page, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0));
+    clone_args arguments{};
+    arguments.flags = flags | CLONE_CLEAR_SIGHAND;
+    arguments.exit_signal = SIGCHLD;
+    volatile int good = 0;
+    long pid;
+    // In line: a child that borrows the stack may not return.
+    asm volatile("syscall"
+                 : "=a"(pid)
+                 : "a"(SYS_clone3), "D"(&arguments), "S"(sizeof arguments)
+                 : "rcx", "r11", "memory");
+    if (pid == 0) {
+        struct sigaction now {};
+        sigaction(SIGUSR1, nullptr, &now);
+        good = good + (now.sa_handler == SIG_DFL);
+        sigaction(SIGUSR2, nullptr, &now);
+        good = good + (now.sa_handler == SIG_IGN);
+        stack[-8] = 1;
+        good = good + (stack[-8] == 1);
+        _exit(good);
+    }
+    std::string result = status_of(static_cast<int>(pid));
+    struct sigaction kept {};
+    sigaction(SIGUSR1, nullptr, &kept);
+    return result + (kept.sa_handler != SIG_DFL ? ", kept by the parent" : "");
+}
+
+}  // namespace
+
+TEST_CASE("a child may begin without handlers") {
+    CHECK(same([] { return child_with_cleared_handlers(0); }) == "exit 3, kept by the parent");
+    CHECK(same([] { return child_with_cleared_handlers(CLONE_VM | CLONE_VFORK); }) ==
+          "exit 3, kept by the parent");
+}
+
 TEST_CASE("a vfork's child that exits gives its status") {
     same([] {
         volatile int touched = 0;

@@ -16,13 +16,13 @@ xos() { "$xos" "$@" >/tmp/out 2>/tmp/err; }
 said() { grep -Eq -- "$1" /tmp/err; }
 
 xos run --stats -- /bin/ls /
-check "auto takes the module" 'said "transport module" && said "getdents64 +[0-9]+ +module"'
+check "auto takes the module" 'said "transport module" && said "openat +[0-9]+ +module"'
 xos run --transport=module --stats -- /bin/ls /
 check "the module is there" 'said "transport module"'
 xos run --transport=exit --stats -- /bin/ls /
-check "an option switches it off" 'said "transport exit" && said "getdents64 +[0-9]+ +exit"'
+check "an option switches it off" 'said "transport exit" && said "openat +[0-9]+ +exit"'
 xos run --transport=module --trace=/tmp/log --stats -- /bin/ls /
-check "a trace leaves nothing to the module" 'said "transport exit" && [ $(grep -c "getdents64.* <exit " /tmp/log) -ge 2 ] &&
+check "a trace leaves nothing to the module" 'said "transport exit" && [ $(grep -c "openat.* <exit " /tmp/log) -ge 2 ] &&
     grep -q "exit_group(0) = ? <emulated>" /tmp/log'
 
 # Processes, pipes, signals and files: the same as natively.

@@ -114,20 +114,19 @@ TEST_CASE("a path is resolved from the descriptor right before it") {
 
 TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
     CHECK(names_with(policy::emulate) ==
-          std::set<std::string>{"rt_sigaction", "rt_sigreturn", "sigaltstack",   "arch_prctl",
-                                "clone",        "clone3",       "fork",          "vfork",
-                                "exit",         "exit_group",   "execve",        "execveat",
-                                "close",        "dup2",         "dup3",          "close_range",
-                                "getdents",     "getdents64",   "pkey_mprotect", "shmat",
-                                "rseq"});
-    CHECK(names_with(policy::inside) ==
-          std::set<std::string>{"mmap", "mprotect", "munmap", "mremap", "madvise", "brk"});
+          std::set<std::string>{"rt_sigaction", "rt_sigreturn", "sigaltstack", "arch_prctl",
+                                "clone", "clone3", "fork", "vfork", "exit", "exit_group", "execve",
+                                "execveat", "close", "dup2", "dup3", "close_range", "getdents",
+                                "getdents64", "pkey_mprotect", "rseq", "shmat"});
+    CHECK(names_with(policy::inside_emulate) ==
+          std::set<std::string>{"mmap", "mprotect", "munmap", "mremap"});
+    CHECK(names_with(policy::inside_forward) == std::set<std::string>{"brk", "madvise"});
     CHECK(names_with(policy::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
 }
 
 TEST_CASE("only forwarded calls may leave the calling thread") {
     for (unsigned number = 0; number < table_size; ++number)
-        if (lookup(number).policy != policy::forward && lookup(number).policy != policy::inside) {
+        if (is_own(lookup(number).policy)) {
             INFO(lookup(number).name);
             CHECK(lookup(number).ring == ring_class::thread);
         }

@@ -25,18 +25,13 @@ using syscall::entry;
 using syscall::policy;
 
 bool made_by_module(unsigned number, const entry& call) {
-    // What may be executed is libxos's business, whoever keeps the memory.
-    const bool about_code =
-        call.policy == policy::inside && call.name != "brk" && call.name != "madvise";
-    const bool forwarded =
-        call.policy == policy::forward || (call.policy == policy::inside && !about_code);
-    return forwarded && std::ranges::find(module_calls::xos_allowed, number) !=
-                            std::end(module_calls::xos_allowed);
+    return !is_own(call.policy) && std::ranges::find(module_calls::xos_allowed, number) !=
+                                       std::end(module_calls::xos_allowed);
 }
 
 /// In the order of `policy`.
-constexpr std::array<std::string_view, 4> status_words = {"Linux", "inside or Linux", "libxos",
-                                                          "refused"};
+constexpr std::array<std::string_view, 5> status_words = {"Linux", "libxos", "inside or Linux",
+                                                          "inside or libxos", "refused"};
 
 std::string_view status_of(const entry& call) {
     return status_words.at(static_cast<unsigned>(call.policy));
@@ -49,8 +44,8 @@ void for_each_call(F&& f) {
     }
 }
 
-std::array<unsigned, 4> count_by_status() {
-    std::array<unsigned, 4> counts{};
+std::array<unsigned, 5> count_by_status() {
+    std::array<unsigned, 5> counts{};
     for_each_call(
         [&](unsigned, const entry& call) { counts.at(static_cast<unsigned>(call.policy))++; });
     return counts;
@@ -65,8 +60,8 @@ Every system call of x86-64 up to those of Linux 6.12, and what becomes of it wh
 | status | who carries the call out | path in `--stats` and `--trace` |
 |---|---|---|
 | Linux | Linux, with the program's arguments, as a system call of the same thread | `exit`; `module` where the column says so and the kernel module is loaded |
-| inside or Linux | libxos inside the guest, without an exit, where the memory is what libxos manages ([memory.md](memory.md)); else Linux, by way of libxos where code may come or go | `local`; else `emulated` (brk, madvise: as above) |
 | libxos | libxos in host mode, because the call touches what it owns; most end in a call to Linux with other arguments | `emulated` |
+| inside or Linux, inside or libxos | libxos inside the guest, without an exit, where the memory is what libxos manages ([memory.md](memory.md)); else as above | `local`; else as above |
 | refused | nobody: its effect could not reach the guest. The call fails, and one line on standard error says so ([run.md](run.md)) | `emulated` |
 
 A number that is not listed goes to Linux, too, which answers ENOSYS; so do those of the x32 interface. The 32-bit
@@ -89,7 +84,7 @@ void print_markdown() {
 
 void print_text() {
     for_each_call([](unsigned number, const entry& call) {
-        fmt::print("{:>3}  {:<24}{:<17}{}\n", number, call.name, status_of(call),
+        fmt::print("{:>3}  {:<24}{:<18}{}\n", number, call.name, status_of(call),
                    made_by_module(number, call) ? "module" : "");
     });
 }
