@@ -13,7 +13,7 @@ build=(g++ cmake ninja-build pkg-config
        nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
 run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
-test=(redis-tools sqlite3 perl python3 libjemalloc2 strace
+test=(redis-tools sqlite3 perl python3 libjemalloc2 musl-tools strace
       qemu-system-x86 busybox-static cpio kmod
        bochsbios binutils make patch sparse libelf1 xz-utils zstd)
 kmod=(linux-headers-amd64 make kmod)

@@ -142,6 +142,7 @@ void describe(const statistics& s, sink out, void* to) {
     row(p, "memory chunks", s.chunks);
     row(p, "hops", s.hops);
     row(p, "signal handlers", s.signals);
+    row(p, "programs started outside", the_cell.outside_starts);
     l << "xos: exits";
     p.print(l);
     for (unsigned k = 0; k < s.exits.size(); k++) row(p, exit_names[k], s.exits[k]);

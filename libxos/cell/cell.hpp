@@ -12,6 +12,7 @@
 #include "libxos/kvm/call_device.hpp"
 #include "libxos/kvm/vm.hpp"
 #include "libxos/memory/address_space.hpp"
+#include "libxos/program/policy.hpp"
 
 extern "C" {
 /// The array of contexts, for the signal trampoline.
@@ -107,6 +108,12 @@ struct cell_state {
     bool quiet = false;  ///< no line on standard error about a call that is refused
     /// The calls that such a line has been about.
     std::uint64_t refusals_reported[XOS_SYSCALL_TABLE / 64] = {};
+
+    program::policy exec;
+    /// Programs started outside, because they cannot live in a cell.
+    std::uint32_t outside_starts = 0;
+    /// What /proc/self/exe should say, where Linux does not know it; empty: Linux does.
+    char program_path[4096] = {};
 
     memory::address_space& space() {
         return *std::launder(reinterpret_cast<memory::address_space*>(space_storage));

@@ -84,6 +84,10 @@ struct alignas(64) context {
     unsigned repeats;
     std::uint64_t host_gs_base;  ///< restored by leave()
 
+    /// Where execve makes its own argument vectors. Kept: the child of a vfork execs in its parent's
+    /// memory, and could not give it back.
+    std::uint64_t exec_scratch, exec_scratch_size;
+
     // Statistics: one writer.
     std::uint64_t entries, runs, hops, signals;
     std::uint64_t exits[static_cast<unsigned>(exit_kind::count)];

@@ -36,10 +36,11 @@ long clone(cell::context& c, const std::uint64_t* a);
 long clone3(cell::context& c, const std::uint64_t* a);
 long exit(cell::context& c, const std::uint64_t* a);
 long exit_group(cell::context& c, const std::uint64_t* a);
-long execve(cell::context& c, const std::uint64_t* a);
-long execveat(cell::context& c, const std::uint64_t* a);
 long arch_prctl(cell::context& c, const std::uint64_t* a);
 long rseq(cell::context& c, const std::uint64_t* a);
+// exec_calls_host.cpp
+long execve(cell::context& c, const std::uint64_t* a);
+long execveat(cell::context& c, const std::uint64_t* a);
 /// Whether there is something to execute, so that an exec may well not return.
 bool exec_is_likely(std::uint64_t number, const std::uint64_t* a);
 // memory_calls_host.cpp
@@ -49,6 +50,9 @@ long mprotect(cell::context& c, const std::uint64_t* a);
 long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
+// own_program_host.cpp
+long readlink(cell::context& c, const std::uint64_t* a);
+long readlinkat(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
 long close(cell::context& c, const std::uint64_t* a);
 long dup2(cell::context& c, const std::uint64_t* a);
@@ -75,6 +79,11 @@ long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);
 /// The application's memory, with Linux's answer to a bad pointer: false is -EFAULT.
 bool copy_in(void* to, std::uint64_t from, std::size_t n);
 bool copy_out(std::uint64_t to, const void* from, std::size_t n);
+/// A string with its end, which must be within `size` bytes. Returns its length, or -1.
+long copy_in_string(char* to, std::uint64_t from, std::size_t size);
+
+/// Whether an absolute path is /proc/self/exe by one of its names, and Linux would lead elsewhere.
+bool names_own_program(const char* path);
 
 inline constexpr long error_perm = -1, error_badf = -9, error_again = -11, error_nomem = -12,
                       error_fault = -14, error_inval = -22, error_nodev = -19, error_nosys = -38, error_opnotsupp = -95;

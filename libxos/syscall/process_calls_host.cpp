@@ -1,5 +1,4 @@
-// Threads and processes: fork, vfork, clone, exec, exit.
-#include <linux/fcntl.h>
+// Threads and processes: fork, vfork, clone, exit.
 #include <linux/sched.h>
 
 #include "libxos/base/bytes.hpp"
@@ -172,40 +171,7 @@ bool only_kernel_workers_remain(std::uint32_t self) {
     return alone;
 }
 
-long replace_program(context& c, std::uint64_t number, const std::uint64_t* a) {
-    // Ours becomes the default over exec, as every handler does; an ignored SIGTRAP must stay
-    // ignored.
-    const cell::kernel_sigaction& trap_action = c.actions->of[cell::sig_trap];
-    if (trap_action.handler == 1) {
-        raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
-    }
-    // A child that borrows this memory has no statistics of its own.
-    if (the_cell.at_exit && !c.shares_memory_only && exec_is_likely(number, a)) {
-        const base::lock_guard guard(the_cell.reporting);
-        the_cell.at_exit("exec");
-    }
-    const bool ignored_sys = c.native && c.actions->of[cell::sig_sys].handler == 1;
-    if (ignored_sys) restore_sys_action(c);
-    const long r = forward(c, number, a);
-    if (ignored_sys) take_sys_action();
-    if (trap_action.handler == 1) {
-        const auto ours = cell::trampoline_for(trap_action);
-        raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
-    }
-    return r;
-}
-
 }  // namespace
-
-bool exec_is_likely(std::uint64_t number, const std::uint64_t* a) {
-    constexpr long execute = 1, at_eaccess = 0x200, at_both = 0x1100;
-    const bool at = number == __NR_execveat;
-    const long directory = at ? static_cast<long>(a[0]) : AT_FDCWD;
-    const long path = static_cast<long>(at ? a[1] : a[0]);
-    const long flags = at_eaccess | (at ? static_cast<long>(a[4]) & at_both : 0);
-    const long r = raw_syscall(__NR_faccessat2, directory, path, execute, flags);
-    return r == 0 || r == error_nosys;
-}
 
 long fork(context& c, const std::uint64_t*) {
     return start(c, {.exit_signal = sigchld});
@@ -216,7 +182,9 @@ long vfork(context& c, const std::uint64_t*) {
 }
 
 long clone(context& c, const std::uint64_t* a) {
-    return start(c, {.flags = a[0] & 0xffffff00u,
+    // A flag without meaning that musl passes, and clone3 refuses.
+    const std::uint64_t ignored = a[0] & CLONE_PIDFD ? 0 : CLONE_DETACHED;
+    return start(c, {.flags = a[0] & 0xffffff00u & ~ignored,
                      .pidfd = a[2],
                      .child_tid = a[3],
                      .parent_tid = a[2],
@@ -262,13 +230,6 @@ long exit_group(context& c, const std::uint64_t* a) {
     }
     if (the_cell.shares_descriptors && last_in_cell(c)) cell::close_own_descriptors();
     for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
-}
-
-long execve(context& c, const std::uint64_t* a) {
-    return replace_program(c, __NR_execve, a);
-}
-long execveat(context& c, const std::uint64_t* a) {
-    return replace_program(c, __NR_execveat, a);
 }
 
 long arch_prctl(context& c, const std::uint64_t* a) {

@@ -32,6 +32,8 @@ struct emulation_list {
         by_number[__NR_exit_group] = exit_group;
         by_number[__NR_execve] = execve;
         by_number[__NR_execveat] = execveat;
+        by_number[__NR_readlink] = readlink;
+        by_number[__NR_readlinkat] = readlinkat;
         by_number[__NR_arch_prctl] = arch_prctl;
         by_number[__NR_mmap] = mmap;
         by_number[__NR_munmap] = munmap;
@@ -152,6 +154,18 @@ bool copy_in(void* to, std::uint64_t from, std::size_t n) {
 
 bool copy_out(std::uint64_t to, const void* from, std::size_t n) {
     return copy(__NR_process_vm_writev, const_cast<void*>(from), to, n);
+}
+
+long copy_in_string(char* to, std::uint64_t from, std::size_t size) {
+    for (std::size_t n = 0; n < size;) {
+        std::size_t piece = page_size - (from + n) % page_size;
+        if (piece > size - n) piece = size - n;
+        if (!copy_in(to + n, from + n, piece)) return -1;
+        for (const std::size_t end = n + piece; n < end; n++) {
+            if (!to[n]) return static_cast<long>(n);
+        }
+    }
+    return -1;
 }
 
 }  // namespace xos::syscall

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs programs natively and under `xos run`, and compares what a user can see of them.
 
-    pairs.py [--run-option=OPTION]... XOS pairs.list [NAME...]
+    pairs.py [--run-option=OPTION]... [--programs=DIRECTORY] XOS pairs.list [NAME...]
 
 A line of the list is `name: command`, split like a shell splits words; `$T` is an empty directory of
-its own for each run. Standard output, standard error and exit status must be the same byte for byte.
+its own for each run, `$P` the directory of programs made for the list. Standard output, standard error and exit status must be the same byte for byte.
 """
 
 import pathlib
@@ -16,9 +16,9 @@ import tempfile
 TIMEOUT = 120
 
 
-def run(prefix, words):
+def run(prefix, words, programs):
     with tempfile.TemporaryDirectory() as scratch:
-        words = [w.replace("$T", scratch) for w in words]
+        words = [w.replace("$T", scratch).replace("$P", programs) for w in words]
         try:
             done = subprocess.run(prefix + words, stdin=subprocess.DEVNULL, capture_output=True,
                                   timeout=TIMEOUT)
@@ -41,7 +41,9 @@ def describe(what, native, cell):
 def main():
     marker = "--run-option="
     options = [a[len(marker):] for a in sys.argv[1:] if a.startswith(marker)]
-    xos, listing, *names = [a for a in sys.argv[1:] if not a.startswith(marker)]
+    directory = "--programs="
+    programs = "".join(a[len(directory):] for a in sys.argv[1:] if a.startswith(directory))
+    xos, listing, *names = [a for a in sys.argv[1:] if not a.startswith((marker, directory))]
     failed = passed = 0
     for line in pathlib.Path(listing).read_text().splitlines():
         if not line.strip() or line.startswith("#"):
@@ -50,7 +52,7 @@ def main():
         if names and name not in names:
             continue
         words = shlex.split(command)
-        native, cell = run([], words), run([xos, "run", *options, "--"], words)
+        native, cell = run([], words, programs), run([xos, "run", *options, "--"], words, programs)
         differences = [describe(what, x, y) for what, x, y in
                        zip(("exit status", "standard output", "standard error"), native, cell) if x != y]
         if differences:

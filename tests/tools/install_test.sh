@@ -69,4 +69,5 @@ C
 fi
 
 [[ $("$work/usr/bin/xos" run -- echo from the cell) == "from the cell" ]]
+[[ $("$work/usr/bin/xos" run --loader=own -- echo from the cell) == "from the cell" ]]
 echo "installed xos run: ok"

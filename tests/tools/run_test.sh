@@ -37,7 +37,9 @@ expect killed 143 - "$xos" run -- sh -c 'kill -TERM $$'
 expect not-found 127 'not found' "$xos" run -- no-such-program-anywhere
 expect not-executable 126 'ermission denied' "$xos" run -- "$work/text"
 expect truncated 126 'xec format' "$xos" run -- "$work/truncated"
-expect static 126 'statically linked' "$xos" run -- "$work/static"
+expect static 0 - "$xos" run -- "$work/static"
+expect static-own 0 - "$xos" run --loader=own -- "$work/static"
+expect static-preload 126 'statically linked.*--loader=own' "$xos" run --loader=preload -- "$work/static"
 expect script 9 - "$xos" run -- "$work/script"
 expect bad-ring 2 'ring' "$xos" run --ring=7 -- true
 expect no-program 2 - "$xos" run

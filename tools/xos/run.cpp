@@ -1,15 +1,16 @@
 // xos run: an unmodified program in a cell.
-#include <elf.h>
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -17,6 +18,7 @@
 #include <vector>
 #include <xos/mode.hpp>
 
+#include "libxos/program/program_file.hpp"
 #include "tools/xos/commands.hpp"
 
 namespace xos::tool {
@@ -30,7 +32,7 @@ constexpr int own_failure = 125, not_executable = 126, not_found = 127;
 
 struct run_options {
     std::string ring = "auto", transport = "auto";
-    std::string malloc = "system";
+    std::string malloc = "system", loader = "auto", follow = "all";
     std::string stats, trace;  // as in XOS_STATS and XOS_TRACE
     bool quiet = false;
     std::string memory;
@@ -91,56 +93,34 @@ fs::path search(const std::string& name) {
     }
 }
 
-struct file {
-    int fd;
-    explicit file(const char* path) : fd(open(path, O_RDONLY | O_CLOEXEC)) {}
-    ~file() {
-        if (fd >= 0) close(fd);
+/// The environment of the program: what libxos wants to know in front, where it is told apart
+/// easily in /proc/PID/environ.
+class program_environment {
+  public:
+    void set(const std::string& name, const std::string& value) {
+        own_.push_back(name + "=" + value);
     }
-    file(const file&) = delete;
-    file& operator=(const file&) = delete;
+    /// Null at the end; lives as long as this.
+    char** list() {
+        all_.clear();
+        for (std::string& variable : own_) all_.push_back(variable.data());
+        for (char** e = environ; *e; e++) {
+            if (!is_set(*e)) all_.push_back(*e);
+        }
+        all_.push_back(nullptr);
+        return all_.data();
+    }
+
+  private:
+    bool is_set(const char* variable) const {
+        const std::string_view name(variable, std::strcspn(variable, "=") + 1);
+        return std::any_of(own_.begin(), own_.end(),
+                           [&](const std::string& own) { return own.starts_with(name); });
+    }
+
+    std::vector<std::string> own_;
+    std::vector<char*> all_;
 };
-
-/// A file that ends too early has no answer: the kernel will say what is wrong with it.
-bool lacks_interpreter(int fd, const Elf64_Ehdr& header) {
-    for (unsigned i = 0; i < header.e_phnum; i++) {
-        Elf64_Phdr segment;
-        const auto at = static_cast<off_t>(header.e_phoff + i * header.e_phentsize);
-        if (pread(fd, &segment, sizeof segment, at) != sizeof segment) return false;
-        if (segment.p_type == PT_INTERP) return false;
-    }
-    return true;
-}
-
-/// Why LD_PRELOAD would not reach this program, or nothing. Scripts are the kernel's business:
-/// their interpreter decides.
-std::string why_not_preloadable(const fs::path& program) {
-    struct stat status;
-    if (stat(program.c_str(), &status) == 0 && (status.st_mode & (S_ISUID | S_ISGID)) &&
-        getuid() != 0) {
-        return "is set-user-ID or set-group-ID: the dynamic linker ignores LD_PRELOAD for it";
-    }
-    const file f(program.c_str());
-    Elf64_Ehdr header;
-    if (f.fd < 0 || pread(f.fd, &header, sizeof header, 0) != sizeof header) return {};
-    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return {};
-    if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != EM_X86_64) {
-        return "is not an x86-64 program";
-    }
-    if (lacks_interpreter(f.fd, header)) {
-        return "is statically linked: there is no dynamic linker to preload into";
-    }
-    return {};
-}
-
-/// Before whatever is preloaded already.
-void add_to_preload(const std::vector<fs::path>& libraries) {
-    std::string all;
-    for (const auto& library : libraries) all += (all.empty() ? "" : ":") + library.string();
-    const char* others = std::getenv("LD_PRELOAD");
-    if (others && *others) all += std::string(":") + others;
-    setenv("LD_PRELOAD", all.c_str(), 1);
-}
 
 int fail(int status, const std::string& text) {
     fmt::print(stderr, "xos run: {}\n", text);
@@ -173,18 +153,18 @@ std::string log_file(const std::string& name, const char* option) {
     return file;
 }
 
-void set_log_variables(const run_options& options) {
+void set_log_variables(const run_options& options, program_environment& environment) {
     if (!is_off(options.stats)) {
         std::string value = "1";
         if (!is_plain(options.stats))
             value = std::string(json_prefix) +
                     log_file(options.stats.substr(json_prefix.size()), "--stats");
-        setenv("XOS_STATS", value.c_str(), 1);
+        environment.set("XOS_STATS", value);
     }
     if (!is_off(options.trace)) {
         const std::string value =
             is_plain(options.trace) ? "1" : log_file(options.trace, "--trace");
-        setenv("XOS_TRACE", value.c_str(), 1);
+        environment.set("XOS_TRACE", value);
     }
 }
 
@@ -193,17 +173,47 @@ std::string check_stats(const std::string& value) {
     return is_off(value) || is_plain(value) || json ? "" : value + " is not json:FILE";
 }
 
+/// Never returns when it succeeds.
+int execute(const fs::path& program, const std::vector<std::string>& arguments, char** environment,
+            const std::string& name, const char* why) {
+    std::vector<char*> words;
+    for (const auto& word : arguments) words.push_back(const_cast<char*>(word.c_str()));
+    words.push_back(nullptr);
+    execve(program.c_str(), words.data(), environment);
+    const int error = errno;
+    std::string text = name + ": " + std::strerror(error);
+    if (*why && (error == ENOENT || error == ENOEXEC)) text += std::string(": it ") + why;
+    return fail(error == ENOENT ? not_found : not_executable, text);
+}
+
+/// Through the loader; `program` is told as what the program was started.
+int execute_in_loader(const fs::path& loader, const fs::path& program,
+                      const std::vector<std::string>& arguments, char** environment) {
+    std::vector<std::string> words{"xos-loader", "--program=" + program.string(), "--"};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    return execute(loader, words, environment, loader.string(), "");
+}
+
+std::string joined(std::initializer_list<std::string> pieces) {
+    std::string all;
+    for (const std::string& piece : pieces) {
+        if (!piece.empty()) all += (all.empty() ? "" : ":") + piece;
+    }
+    return all;
+}
+
 int run(const run_options& options) {
-    const fs::path preload = find_preload();
-    if (preload.empty()) {
+    const fs::path library = find_preload();
+    if (library.empty()) {
         return fail(own_failure,
                     "libxos-preload.so is neither in ../lib nor in " XOS_PRELOAD_INSTALLED);
     }
-    std::vector<fs::path> libraries{preload};
+    const fs::path loader = library.parent_path() / "xos/xos-loader";
+    fs::path also;
     if (options.malloc == "jemalloc") {
         constexpr const char* jemalloc = "libjemalloc.so.2";
-        libraries.push_back(find_library(jemalloc));
-        if (libraries.back().empty()) {
+        also = find_library(jemalloc);
+        if (also.empty()) {
             return fail(own_failure,
                         std::string(jemalloc) +
                             " is not installed: apt-get install libjemalloc2, add its directory to "
@@ -211,29 +221,56 @@ int run(const run_options& options) {
         }
     }
     const std::string& name = options.program.front();
-    const fs::path program = search(name);
-    if (program.empty()) return fail(not_found, name + ": not found");
-    if (access(program.c_str(), X_OK) != 0)
+    const fs::path path = search(name);
+    if (path.empty()) return fail(not_found, name + ": not found");
+    if (access(path.c_str(), X_OK) != 0)
         return fail(not_executable, name + ": " + std::strerror(errno));
-    if (const std::string why = why_not_preloadable(program); !why.empty()) {
-        return fail(not_executable, name + " " + why);
+
+    program::program_file file;
+    program::inspect(file, AT_FDCWD, path.c_str(), 0);
+    using program::verdict;
+    if (file.what == verdict::outside) {
+        fmt::print(stderr, "xos run: {} {}: it runs outside, natively\n", name, file.why);
+        return execute(path, options.program, environ, name, file.why);
     }
+    const bool loadable = file.what == verdict::loadable || file.what == verdict::preloadable;
+    if (options.loader == "own" && file.what == verdict::unreadable)
+        return fail(not_executable,
+                    name + " cannot be read, so that only --loader=preload is left");
+    const bool own = loadable && (options.loader == "own" || file.what == verdict::loadable);
+    if (own && options.loader == "preload") {
+        return fail(not_executable,
+                    name +
+                        " is statically linked, or has a dynamic linker that is not "
+                        "glibc's: use --loader=own or --loader=auto");
+    }
+    if (own && access(loader.c_str(), X_OK) != 0)
+        return fail(own_failure, loader.string() + ": " + std::strerror(errno));
+
+    program_environment environment;
+    environment.set("XOS_MODE", mode_of_ring(options.ring));
+    environment.set("XOS_TRANSPORT", options.transport);
+    environment.set("XOS_LOADER", options.loader);
+    environment.set("XOS_FOLLOW", options.follow);
+    if (options.quiet) environment.set("XOS_QUIET", "1");
     try {
-        set_log_variables(options);
+        set_log_variables(options, environment);
     } catch (const std::exception& e) {
         return fail(own_failure, e.what());
     }
-    add_to_preload(libraries);
-    setenv("XOS_MODE", mode_of_ring(options.ring).c_str(), 1);
-    setenv("XOS_TRANSPORT", options.transport.c_str(), 1);
-    if (options.quiet) setenv("XOS_QUIET", "1", 1);
-    if (!options.memory.empty()) setenv("XOS_MEM", options.memory.c_str(), 1);
-    if (!options.pager.empty()) setenv("XOS_PAGER", options.pager.c_str(), 1);
-    std::vector<char*> words;
-    for (const auto& word : options.program) words.push_back(const_cast<char*>(word.c_str()));
-    words.push_back(nullptr);
-    execv(program.c_str(), words.data());
-    return fail(not_executable, name + ": " + std::strerror(errno));
+    if (!options.memory.empty()) environment.set("XOS_MEM", options.memory);
+    if (!options.pager.empty()) environment.set("XOS_PAGER", options.pager);
+    environment.set("XOS_PRELOAD", library.string());
+    environment.set("XOS_ALSO_PRELOAD", also.string());
+    const char* others = std::getenv("LD_PRELOAD");
+    const std::string preloaded =
+        joined({own ? "" : library.string(), also.string(), others ? others : ""});
+    if (others)  // and its place
+        setenv("LD_PRELOAD", preloaded.c_str(), 1);
+    else if (!preloaded.empty())
+        environment.set("LD_PRELOAD", preloaded);
+    return own ? execute_in_loader(loader, path, options.program, environment.list())
+               : execute(path, options.program, environment.list(), name, file.why);
 }
 
 }  // namespace
@@ -258,6 +295,19 @@ void add_run(CLI::App& app, command_result& result) {
             "without exits")
         ->check(CLI::IsMember({"system", "jemalloc"}))
         ->envname("XOS_MALLOC")
+        ->capture_default_str();
+    command
+        ->add_option("--loader", options->loader,
+                     "How the program gets into the cell: preload, by the dynamic linker; own, by "
+                     "libxos's loader; auto: preload where that reaches the program")
+        ->check(CLI::IsMember({"auto", "own", "preload"}))
+        ->envname("XOS_LOADER")
+        ->capture_default_str();
+    command
+        ->add_option("--follow", options->follow,
+                     "Which programs that it executes run in cells, too: all or none")
+        ->check(CLI::IsMember({"all", "none"}))
+        ->envname("XOS_FOLLOW")
         ->capture_default_str();
     command
         ->add_option("--mem", options->memory,

@@ -1,0 +1,216 @@
+// The environment, where `xos run` puts what it was told: docs/run.md has the variables. What concerns
+// the programs that this one executes is in program/policy.hpp.
+#include <linux/fcntl.h>
+
+#include "libxos/api/face.hpp"
+#include "libxos/api/runtime.hpp"
+#include "libxos/api/stats_text.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/text.hpp"
+#include "libxos/cell/failure_text.hpp"
+#include "libxos/program/strings.hpp"
+#include "libxos/syscall/trace.hpp"
+
+namespace xos::api {
+
+using cell::the_cell;
+
+namespace {
+
+using program::after;
+using program::same;
+
+const char* variable(char** environment, const char* name) {
+    for (; *environment; environment++) {
+        const char *entry = *environment, *wanted = name;
+        while (*wanted && *entry == *wanted) entry++, wanted++;
+        if (!*wanted && *entry == '=') return entry + 1;
+    }
+    return nullptr;
+}
+
+bool parse_mode(const char* text, mode& m) {
+    for (mode candidate : {mode::automatic, mode::ring0, mode::ring3, mode::pvm}) {
+        if (!same(text, cell::mode_name(candidate))) continue;
+        m = candidate;
+        return true;
+    }
+    return false;
+}
+
+/// Digits, and K, M or G.
+bool parse_bytes(const char* text, std::size_t& bytes) {
+    if (*text < '0' || *text > '9') return false;
+    std::size_t n = 0;
+    for (; *text >= '0' && *text <= '9'; text++) {
+        const auto digit = static_cast<std::size_t>(*text - '0');
+        if (__builtin_mul_overflow(n, std::size_t{10}, &n) || __builtin_add_overflow(n, digit, &n))
+            return false;
+    }
+    unsigned shift = 0;
+    if (*text == 'K') shift = 10;
+    if (*text == 'M') shift = 20;
+    if (*text == 'G') shift = 30;
+    if (shift) text++;
+    if (*text || n > (~std::size_t{0} >> 1) >> shift) return false;
+    bytes = n << shift;
+    return true;
+}
+
+bool parse_pager(const char* text, unsigned& pager) {
+    constexpr const char* names[] = {"huge", "demand", "populate"};
+    for (unsigned i = 0; i < 3; i++) {
+        if (!same(text, names[i])) continue;
+        pager = i;
+        return true;
+    }
+    return false;
+}
+
+bool parse_transport(const char* text, transport& t) {
+    for (transport candidate : {transport::automatic, transport::exit, transport::module}) {
+        if (!same(text, cell::transport_name(candidate))) continue;
+        t = candidate;
+        return true;
+    }
+    return false;
+}
+
+/// Unset, empty and 0 are the same: no.
+bool is_off(const char* value) {
+    return !value || !*value || same(value, "0");
+}
+
+/// A file to append to, out of the application's way; -1, and a line about it, if there is none.
+/// The program runs all the same: it may have got other rights than who asked for the file.
+int open_log(const char* name, const char* variable_name) {
+    constexpr long flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY;
+    long fd = base::raw_syscall(__NR_open, base::as_long(name), flags, 0666);
+    if (fd >= 0) fd = the_cell.descriptors.adopt(static_cast<int>(fd));
+    if (fd >= 0) return static_cast<int>(fd);
+    if (the_cell.quiet) return -1;
+    base::text<1024> line;
+    line << "xos: " << variable_name << ": " << name << " cannot be opened (errno ";
+    line.dec(static_cast<unsigned>(-fd)) << "): this process does without it\n";
+    line.write_to(the_cell.report_fd);
+    return -1;
+}
+
+int statistics_fd = -1;
+
+const statistics& collected() {
+    static statistics s;
+    s = statistics();
+    collect(s);
+    return s;
+}
+
+void print_statistics(const char*) {
+    describe(
+        collected(),
+        [](const char* text, std::size_t n, void*) {
+            base::raw_syscall(__NR_write, the_cell.report_fd, base::as_long(text),
+                              static_cast<long>(n));
+        },
+        nullptr);
+}
+
+void append_statistics(const char* why) {
+    static json_line line;
+    describe_as_json(collected(), collect_memory(), why, line);
+    line.write_to(statistics_fd);
+}
+
+// The values stay where they are when their variables are hidden.
+const char *wanted_statistics, *wanted_trace;
+
+void choose_statistics(const char* wanted) {
+    if (is_off(wanted)) return;
+    if (same(wanted, "1")) {
+        the_cell.at_exit = print_statistics;
+        return;
+    }
+    const char* file = after(wanted, "json:");
+    if (!file || !*file) give_up("XOS_STATS is neither 1 nor json:FILE", "", 0);
+    statistics_fd = open_log(file, "XOS_STATS");
+    if (statistics_fd >= 0) the_cell.at_exit = append_statistics;
+}
+
+void choose_trace(const char* wanted) {
+    if (is_off(wanted)) return;
+    const int fd = same(wanted, "1") ? the_cell.report_fd : open_log(wanted, "XOS_TRACE");
+    if (fd >= 0) syscall::start_trace(fd);
+}
+
+}  // namespace
+
+void give_up(const char* what, const char* advice, int error, int status) {
+    base::text<1024> line;
+    line << "xos: " << what;
+    if (*advice) line << "; " << advice;
+    if (error) (line << " (errno ").dec(static_cast<unsigned>(error)) << ")";
+    line << "\n";
+    line.write_to(2);
+    for (;;) base::raw_syscall(__NR_exit_group, status);
+}
+
+cell::cell_options options_from(char** environment) {
+    cell::cell_options options{.serve_break = true, .native_children = true};
+    if (const char* wanted = variable(environment, "XOS_MODE");
+        wanted && *wanted && !parse_mode(wanted, options.wanted)) {
+        give_up("XOS_MODE is none of auto, ring0, ring3, pvm", "", 0);
+    }
+    if (const char* wanted = variable(environment, "XOS_MEM");
+        wanted && *wanted && !parse_bytes(wanted, options.process_arena)) {
+        give_up("XOS_MEM is no number of bytes", "write 0, or a number with K, M or G behind it",
+                0);
+    }
+    if (const char* wanted = variable(environment, "XOS_PAGER");
+        wanted && *wanted && !parse_pager(wanted, options.process_pager)) {
+        give_up("XOS_PAGER is none of huge, demand, populate", "", 0);
+    }
+    if (const char* wanted = variable(environment, "XOS_TRANSPORT");
+        wanted && *wanted && !parse_transport(wanted, options.transport)) {
+        give_up("XOS_TRANSPORT is none of auto, exit, module", "", 0);
+    }
+    const char* quiet = variable(environment, "XOS_QUIET");
+    if (!is_off(quiet) && !same(quiet, "1")) give_up("XOS_QUIET is neither 0 nor 1", "", 0);
+    the_cell.quiet = !is_off(quiet);
+    wanted_trace = variable(environment, "XOS_TRACE");
+    wanted_statistics = variable(environment, "XOS_STATS");
+    // The module would answer calls that nobody sees.
+    if (!is_off(wanted_trace)) options.transport = transport::exit;
+    using problem = program::policy::problem;
+    switch (the_cell.exec.read(environment)) {
+        case problem::none:
+            break;
+        case problem::follow:
+            give_up("XOS_FOLLOW is none of all, none", "", 0);
+        case problem::loader:
+            give_up("XOS_LOADER is none of auto, own, preload", "", 0);
+        case problem::size:
+            give_up("the variables that begin with XOS_ are too many or too long", "unset some", 0);
+    }
+    return options;
+}
+
+void start_cell(const cell::cell_options& options) {
+    if (auto failed = start_runtime(options); !failed.ok()) {
+        const auto text = cell::text_of(failed);
+        give_up(text.what, text.advice, failed.error);
+    }
+    // Programs close their standard error before they end; what libxos has to say goes to a copy.
+    const long copy = base::raw_syscall(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 10);
+    the_cell.report_fd = copy < 0 ? -1 : the_cell.descriptors.adopt(static_cast<int>(copy));
+    choose_statistics(wanted_statistics);
+    choose_trace(wanted_trace);
+}
+
+void enter_cell() {
+    if (auto failed = cell::enter_guest(); !failed.ok()) {
+        const auto text = cell::text_of(failed);
+        give_up(text.what, text.advice, failed.error);
+    }
+}
+
+}  // namespace xos::api

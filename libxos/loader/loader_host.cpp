@@ -1,0 +1,206 @@
+// The loader: an unmodified program, whatever its kind, is in the cell from its first instruction.
+//
+//     xos-loader --program=PATH [--file=PATH | --descriptor=N] [--unnamed] -- ARGUMENT...
+//
+// PATH is what the program is told it was started as, and the file unless another is named (a
+// descriptor is closed after use); --unnamed says that it is made up, because the program was
+// executed by its descriptor. The arguments are all of the program's, the first being its name. The
+// environment is as `xos run` prepares it (api/face_host.cpp). Linux has already done what does not
+// depend on the file: stack, vDSO, most of the auxiliary vector, descriptors, signals.
+#include <elf.h>
+#include <linux/fcntl.h>
+#include <linux/mman.h>
+#include <linux/utsname.h>
+
+#include "libxos/api/face.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/text.hpp"
+#include "libxos/loader/process.hpp"
+#include "libxos/program/program_file.hpp"
+#include "libxos/program/strings.hpp"
+
+extern "C" {
+// ld's own.
+[[gnu::visibility("hidden")]] extern const char __ehdr_start[];
+[[gnu::visibility("hidden")]] extern void (*const __init_array_start[])(),
+    (*const __init_array_end[])();
+[[noreturn]] void xos_start_program(std::uint64_t stack, std::uint64_t entry);
+}
+
+namespace {
+
+using namespace xos;
+using base::as_long;
+using base::raw_syscall;
+using program::after;
+using program::same;
+
+constexpr int not_executable = 126, not_found = 127;
+
+struct command {
+    const char* name = nullptr;
+    const char* file = nullptr;
+    int descriptor = -1;
+    bool unnamed = false;
+    unsigned own_arguments = 0;  ///< up to and with "--"
+};
+
+[[noreturn]] void refuse(const char* name, const char* why, int status) {
+    base::text<4600> line;
+    line << name << ": " << why;
+    api::give_up(line.terminated(), "", 0, status);
+}
+
+command parse(const loader::start_vectors& own) {
+    command c;
+    for (unsigned i = 1; i < own.argument_count; i++) {
+        const char* word = own.arguments[i];
+        if (const char* value = after(word, "--program="))
+            c.name = value;
+        else if (const char* value = after(word, "--file="))
+            c.file = value;
+        else if (const char* value = after(word, "--descriptor=");
+                 value && program::parse_descriptor(value, c.descriptor))
+            continue;
+        else if (same(word, "--unnamed"))
+            c.unnamed = true;
+        else if (same(word, "--") && c.name && i + 1 < own.argument_count) {
+            c.own_arguments = i + 1;
+            return c;
+        } else
+            break;
+    }
+    api::give_up("xos-loader is started by `xos run`, and by programs in a cell",
+                 "run `xos run -- PROGRAM`", 0);
+}
+
+/// What Linux does with a script: its interpreter, with the script's name among the arguments. By
+/// way of another exec, so that the strings lie in order again.
+[[noreturn]] void run_script(const program::program_file& found, const command& c,
+                             const loader::start_vectors& own) {
+    constexpr unsigned most_added = 2 * program::program_file::most_scripts + 8;
+    const auto bytes = static_cast<long>((own.argument_count + most_added) * sizeof(char*));
+    const long memory = raw_syscall(__NR_mmap, 0, bytes, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base::is_error(memory)) refuse(c.name, "no memory for its arguments", api::own_failure);
+    auto* words = reinterpret_cast<const char**>(memory);
+    base::text<4200> program, file;
+    program << "--program=" << c.name;
+    file << "--file=" << found.lines[found.scripts - 1].interpreter;
+    *words++ = own.arguments[0];
+    *words++ = program.terminated();
+    *words++ = file.terminated();
+    if (c.unnamed) *words++ = "--unnamed";
+    *words++ = "--";
+    for (unsigned i = found.scripts; i-- > 0;) {
+        *words++ = found.lines[i].interpreter;
+        if (found.lines[i].argument) *words++ = found.lines[i].argument;
+    }
+    *words++ = c.name;
+    for (unsigned i = c.own_arguments + 1; i < own.argument_count; i++) *words++ = own.arguments[i];
+    *words = nullptr;
+    const auto* itself = reinterpret_cast<const char*>(own.value(AT_EXECFN));
+    const long r = raw_syscall(__NR_execve, as_long(itself), memory, as_long(own.environment));
+    api::give_up("the loader cannot execute itself for a script", itself, static_cast<int>(-r));
+}
+
+void map_program(const program::program_file& found, const command& c, loader::image& main,
+                 loader::image& linker) {
+    long error = 0;
+    const auto where = *found.linker ? loader::placement::program : loader::placement::library;
+    if (const char* wrong = loader::map_image(main, found.fd, where, error))
+        refuse(c.name, wrong, not_executable);
+    if (!*found.linker) return;
+    const long fd = raw_syscall(__NR_openat, AT_FDCWD, as_long(found.linker), O_RDONLY | O_CLOEXEC);
+    const char* wrong = "it cannot be opened";
+    if (fd >= 0)
+        wrong = loader::map_image(linker, static_cast<int>(fd), loader::placement::library, error);
+    if (wrong) refuse(found.linker, wrong, not_executable);
+    raw_syscall(__NR_close, fd);
+}
+
+/// The path of an open file; empty when it has none.
+void path_of(int fd, char (&path)[program::program_file::path_size]) {
+    base::text<64> link;
+    (link << "/proc/self/fd/").dec(static_cast<unsigned>(fd));
+    const long n =
+        raw_syscall(__NR_readlink, as_long(link.terminated()), as_long(path), sizeof path - 1);
+    path[n > 0 ? n : 0] = '\0';
+}
+
+/// Since Linux 6.14 the process of a program that was executed by its descriptor is named like the
+/// file, and no longer by the descriptor's number.
+bool names_process_by_file() {
+    new_utsname system;
+    if (raw_syscall(__NR_uname, as_long(&system)) < 0) return false;
+    unsigned version[2] = {};
+    const char* at = system.release;
+    for (unsigned& part : version) {
+        for (; *at >= '0' && *at <= '9'; at++) part = part * 10 + static_cast<unsigned>(*at - '0');
+        if (*at == '.') at++;
+    }
+    return version[0] > 6 || (version[0] == 6 && version[1] >= 14);
+}
+
+[[noreturn]] void load(const loader::start_vectors& own) {
+    const command c = parse(own);
+    const cell::cell_options options = api::options_from(own.environment);
+    program::program_file found;
+    const char* path = c.file ? c.file : c.name;
+    if (c.descriptor >= 0)
+        program::inspect(found, c.descriptor, "", AT_EMPTY_PATH);
+    else
+        program::inspect(found, AT_FDCWD, path, 0);
+    using program::verdict;
+    if (found.what != verdict::preloadable && found.what != verdict::loadable) {
+        const bool there = raw_syscall(__NR_faccessat, AT_FDCWD, as_long(path), 0) == 0;
+        refuse(c.name, there || c.descriptor >= 0 ? found.why : "not found",
+               there || c.descriptor >= 0 ? not_executable : not_found);
+    }
+    if (found.scripts) run_script(found, c, own);
+
+    loader::image main, linker;
+    map_program(found, c, main, linker);
+    const loader::image* dynamic = *found.linker ? &linker : nullptr;
+    if (c.descriptor >= 0) raw_syscall(__NR_close, c.descriptor);
+
+    cell::the_cell.exec.hide(own.environment);
+    const auto program = loader::pass_on(
+        own,
+        {.program = main, .linker = dynamic, .name = c.name, .own_arguments = c.own_arguments});
+    auto& own_path = cell::the_cell.program_path;
+    path_of(found.fd, own_path);
+    const bool by_file = c.unnamed && names_process_by_file();
+    // Where Linux goes on to say that this is the loader, libxos answers for it.
+    if (loader::tell_linux(program, main, found.fd, by_file ? own_path : c.name)) *own_path = '\0';
+    const auto stack = reinterpret_cast<std::uint64_t>(program.base);
+    if (main.executable_stack) loader::make_stack_executable(stack);
+    found.close();
+    api::start_cell(options);
+    api::enter_cell();
+    xos_start_program(stack, dynamic ? linker.entry : main.entry);
+}
+
+void relocate(const Elf64_Dyn* dynamic) {
+    const auto bias = reinterpret_cast<std::uint64_t>(__ehdr_start);
+    std::uint64_t table = 0, bytes = 0;
+    for (; dynamic->d_tag != DT_NULL; dynamic++) {
+        if (dynamic->d_tag == DT_RELA) table = dynamic->d_un.d_ptr;
+        if (dynamic->d_tag == DT_RELASZ) bytes = dynamic->d_un.d_val;
+    }
+    const auto* r = reinterpret_cast<const Elf64_Rela*>(bias + table);
+    for (; bytes >= sizeof *r; bytes -= sizeof *r, r++) {
+        if (ELF64_R_TYPE(r->r_info) == R_X86_64_RELATIVE)
+            *reinterpret_cast<std::uint64_t*>(bias + r->r_offset) =
+                bias + static_cast<std::uint64_t>(r->r_addend);
+    }
+}
+
+}  // namespace
+
+extern "C" [[noreturn]] void xos_loader_start(std::uint64_t* stack, const Elf64_Dyn* dynamic) {
+    relocate(dynamic);
+    for (auto construct = __init_array_start; construct < __init_array_end; construct++)
+        (*construct)();
+    load(loader::start_vectors(stack));
+}
