@@ -67,7 +67,7 @@ policy::problem policy::read(char** environment) {
     if (const char* wanted = variable(environment, "XOS_FOLLOW=")) {
         if (same(wanted, "none"))
             successors = follow::none;
-        else if (!same(wanted, "all"))
+        else if (*wanted && !same(wanted, "all"))
             return problem::follow;
     }
     if (const char* wanted = variable(environment, "XOS_LOADER=")) {
@@ -75,7 +75,7 @@ policy::problem policy::read(char** environment) {
             way = loading::own;
         else if (same(wanted, "preload"))
             way = loading::preload;
-        else if (!same(wanted, "auto"))
+        else if (*wanted && !same(wanted, "auto"))
             return problem::loader;
     }
     for (char** e = environment; *e; e++) {

@@ -53,6 +53,9 @@ long mprotect(cell::context& c, const std::uint64_t* a);
 long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
+// own_program_host.cpp
+long readlink(cell::context& c, const std::uint64_t* a);
+long readlinkat(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
 long close(cell::context& c, const std::uint64_t* a);
 long dup2(cell::context& c, const std::uint64_t* a);

@@ -62,6 +62,8 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
         case __NR_dup3:
         case __NR_getdents:
         case __NR_getdents64:
+        case __NR_readlink:
+        case __NR_readlinkat:
         case __NR_rseq:
             return true;
         case __NR_prctl:

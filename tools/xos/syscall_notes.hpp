@@ -25,6 +25,8 @@ inline std::string_view note_on(std::string_view name) {
         {"shmat", "takes part in what may be executed, with SHM_EXEC"},
         {"getdents", "libxos's own descriptors are left out of /proc/self/fd"},
         {"getdents64", "libxos's own descriptors are left out of /proc/self/fd"},
+        {"readlink", "/proc/self/exe is the program, also where Linux knows only the loader"},
+        {"readlinkat", "as readlink"},
         {"rseq", "ENOSYS: KVM cannot restart a critical section ([signals.md](signals.md))"},
         {"close", "a descriptor of libxos's own: EBADF"},
         {"dup2", "onto a descriptor of libxos's own: EBADF"},
@@ -41,7 +43,8 @@ inline std::string_view note_on(std::string_view name) {
          "the child makes a VM over the copied memory; under `xos run` it runs natively until it "
          "execs or stays"},
         {"vfork", "the child runs on a vCPU of the parent's VM until it execs or ends"},
-        {"execve", "the new program is in a cell if the preload library reaches it"},
+        {"execve",
+         "by LD_PRELOAD, by the loader or outside, as the program demands ([loader.md](loader.md))"},
         {"execveat", "as execve"},
         {"exit", "gives the vCPU back; the last thread's ends the process"},
         {"exit_group", "prints statistics first, if they are wanted"},
