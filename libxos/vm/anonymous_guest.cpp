@@ -8,9 +8,11 @@ namespace xos::vm {
 
 using namespace anonymous;
 
-void serve_anonymous_memory(std::uint64_t bytes, residency pager) {
-    the_process_arena.plan(
-        {.bytes = bytes, .free_memory = visibility::allocated_only, .pager = pager});
+void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t window) {
+    the_process_arena.plan({.bytes = bytes,
+                            .free_memory = visibility::allocated_only,
+                            .pager = pager,
+                            .window = window});
     if (bytes == 0) return;
     xos_local_calls[__NR_mmap] = xos_local_mmap;
     xos_local_calls[__NR_mprotect] = xos_local_mprotect;

@@ -37,6 +37,7 @@ struct arena_options {
     bool populate = false;  ///< all memory resident before reserve() returns
     int node = -1;          ///< NUMA node, -1: any
     residency pager = residency::huge;
+    std::uint64_t window = 0;  ///< bytes, for residency::window
     /// Free memory that is not zero and exceeds this goes back to Linux.
     std::uint64_t keep_dirty = ~std::uint64_t{0};
 };
@@ -121,12 +122,14 @@ class arena {
     bool grow_in_host(std::uint64_t bytes);
     base::outcome add_chunk(std::uint64_t bytes);
     gva take_new(std::uint64_t pages, memory::buddy::preference first);
+    void page_in(gva at, std::uint64_t bytes);
     gva allocate_from_cache(std::uint64_t bytes, contents wanted);
     bool empty_caches();
 
     gva begin_;
     gpa physical_;
     std::uint64_t length_ = 0, grown_ = 0, planned_ = 0;
+    std::uint64_t paged_in_ = 0;  ///< how far the window has come
     view* view_ = nullptr;
     memory::buddy pages_;
     extent_caches caches_;
@@ -153,6 +156,9 @@ long arena_free(long number, long at, long bytes, long, long, long);
 
 /// What anonymous memory of the process is served from (anonymous_guest.cpp).
 extern arena the_process_arena;
+
+/// MADV_POPULATE_WRITE
+inline constexpr long populate_write = 23;
 
 /// How Linux should bring this memory.
 void advise(gva begin, std::uint64_t length, residency pager);

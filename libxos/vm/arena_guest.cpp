@@ -98,6 +98,20 @@ void arena::trim_in_guest() {
     arch::in_host_from_kernel([&] { trim_in_host(options_.keep_dirty / 2); });
 }
 
+/// What nobody has had yet, and what comes next.
+void arena::page_in(gva at, std::uint64_t bytes) {
+    const std::uint64_t first = at - begin_;
+    const std::uint64_t from = first > paged_in_ ? first : paged_in_;
+    if (from >= first + bytes) return;
+    const std::uint64_t left = grown_ - from;
+    const std::uint64_t more = options_.window < left ? options_.window : left;
+    __atomic_store_n(&paged_in_, from + more, __ATOMIC_RELAXED);
+    arch::in_host_from_kernel([&] {
+        base::raw_syscall(__NR_madvise, static_cast<long>((begin_ + from).value),
+                          static_cast<long>(more), populate_write);
+    });
+}
+
 gva arena::allocate_from_cache(std::uint64_t bytes, contents wanted) {
     const auto e = caches_.take(arch::current_area()->vcpu, bytes / page_size);
     if (e.count == 0) return gva{0};
@@ -166,6 +180,8 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
         }
         if (!grow_in_guest(bytes)) return gva{0};
     }
+    if (options_.pager == residency::window) [[unlikely]]
+        page_in(at, bytes);
     if (zero_later) {
         // The pages are ours; their bits share words with others', which the lock protects.
         if (pages >= many_pages)

@@ -24,8 +24,6 @@ memory::edit_lock& lock() {
     return cell::the_cell.space().lock();
 }
 
-constexpr long populate_write = 23;  // MADV_POPULATE_WRITE
-
 /// Address space with memory behind it, at addresses that are ours.
 outcome map_memory(gva begin, std::uint64_t length, const arena_options& options) {
     constexpr long common = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -51,8 +49,9 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
 }  // namespace
 
 void advise(gva begin, std::uint64_t length, residency pager) {
-    raw_syscall(__NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
-                pager == residency::demand ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    raw_syscall(
+        __NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
+        pager == residency::demand || pager == residency::window ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
 outcome arena::reserve(const arena_options& options) {
