@@ -349,6 +349,31 @@ TEST_CASE("anonymous memory is mapped and unmapped without an exit") {
     CHECK(exits == 0);
 }
 
+TEST_CASE("a reservation is made, used piece by piece and given up without an exit") {
+    ensure_cell();
+    const auto [exits, right] = in_cell([] {
+        constexpr std::size_t reserved = 1024 * page;
+        bool right = true;
+        const auto once = [&] {
+            auto* p = static_cast<volatile char*>(mmap(
+                nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+            for (std::size_t at = 0; at < 8 * page; at += page) {
+                mprotect(const_cast<char*>(p) + at, page, PROT_READ | PROT_WRITE);
+                right = right && p[at] == 0;
+                p[at] = 1;
+            }
+            munmap(const_cast<char*>(p), reserved);
+        };
+        // What was used is zeroed by Linux, which makes an exit, when nothing else is left.
+        once();
+        const auto before = thread_exits();
+        once();
+        return std::pair(thread_exits() - before, right);
+    });
+    CHECK(exits == 0);
+    CHECK(right);
+}
+
 TEST_CASE("reused memory is zero whoever wrote it") {
     const auto probe = [] {
         lines wrong;
