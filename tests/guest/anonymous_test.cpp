@@ -475,6 +475,33 @@ TEST_CASE("an arena that is full leaves the rest to Linux") {
     CHECK(seen == lines{});
 }
 
+TEST_CASE("a window of pages is resident before it is handed out") {
+    start({.mode = wanted_mode(),
+           .process_pager = residency::window,
+           .process_window = 16,
+           .transport = wanted_transport()});
+    const auto [resident, exits] = in_cell([] {
+        constexpr unsigned count = 160;
+        char* mapped[count];
+        munmap(mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), page);
+        const auto before = thread_exits();
+        for (char*& p : mapped)
+            p = static_cast<char*>(
+                mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        const auto exits = thread_exits() - before;
+        unsigned resident = 0;
+        for (char* p : mapped) {
+            unsigned char is = 0;
+            mincore(p, page, &is);
+            resident += is & 1;
+        }
+        return std::pair(resident, exits);
+    });
+    CHECK(resident == 160);
+    CHECK(exits >= 9);
+    CHECK(exits <= 11);
+}
+
 TEST_CASE("without an arena Linux serves everything") {
     start({.mode = wanted_mode(), .process_arena = 0});
     const auto exits = in_cell([] {

@@ -189,7 +189,7 @@ unsigned run(unsigned threads, Done done) {
         mapper mine(index);
         for (unsigned i = 0; !done(i); i++) {
             mine.step();
-            if (index % 8 != 0 || i % 100 != 50) continue;
+            if (index % 8 != 0 || i % 100 != 20) continue;
             const pid_t child = fork();
             if (child == 0) _exit(mine.is_sound_in_child() ? 0 : 1);
             int status = -1;
@@ -211,7 +211,7 @@ void check_arena() {
 }  // namespace
 
 TEST_CASE("many threads map and unmap at random beside a model") {
-    CHECK(in_cell([] { return run(32, [](unsigned step) { return step == 150; }); }) == 0);
+    CHECK(in_cell([] { return run(24, [](unsigned step) { return step == 40; }); }) == 0);
     check_arena();
 }
 
