@@ -27,6 +27,7 @@ enum class residency : unsigned {
     huge,      ///< at the first touch, by transparent huge pages where Linux has them
     demand,    ///< at the first touch, 4 KiB at a time
     populate,  ///< before it is handed out, 64 MiB at a time
+    window,    ///< before it is handed out, `process_window` pages of 4 KiB at a time
 };
 
 /// What a cell is made with. The defaults suit a service.
@@ -42,6 +43,7 @@ struct cell_options {
     /// The default is half of the machine's memory.
     std::size_t process_arena = ~std::size_t{0};
     residency process_pager = residency::huge;
+    unsigned process_window = 64;
     /// Whether brk is served inside, too. While a thread is inside, no thread outside may use it
     /// then, nor malloc, which does: for programs that are inside as a whole.
     bool serve_break = false;

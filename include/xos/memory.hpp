@@ -105,6 +105,8 @@ class arena {
 
 /// What anonymous mappings of this process are served from; all zero before the first one.
 arena_statistics process_arena_statistics();
+/// arena::check() of it.
+bool check_process_arena();
 
 /// Extents of an arena for std::pmr containers and pools. Alignments up to 1 GiB.
 class resource : public std::pmr::memory_resource {

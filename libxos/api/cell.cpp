@@ -72,6 +72,7 @@ void start(const cell_options& options) {
                                       .system_arena = options.system_arena,
                                       .process_arena = options.process_arena,
                                       .process_pager = static_cast<unsigned>(options.process_pager),
+                                      .process_window = options.process_window,
                                       .serve_break = options.serve_break,
                                       .transport = options.transport,
                                       .native_children = options.native_children});

@@ -58,14 +58,20 @@ bool parse_bytes(const char* text, std::size_t& bytes) {
     return true;
 }
 
-bool parse_pager(const char* text, unsigned& pager) {
-    constexpr const char* names[] = {"huge", "demand", "populate"};
-    for (unsigned i = 0; i < 3; i++) {
+/// A name, and for "window" perhaps ":PAGES".
+bool parse_pager(const char* text, cell::cell_options& options) {
+    constexpr const char* names[] = {"huge", "demand", "populate", "window"};
+    for (unsigned i = 0; i < 4; i++) {
         if (!same(text, names[i])) continue;
-        pager = i;
+        options.process_pager = i;
         return true;
     }
-    return false;
+    const char* number = after(text, "window:");
+    std::size_t pages = 0;
+    if (!number || !parse_bytes(number, pages) || pages == 0 || pages > 99999) return false;
+    options.process_pager = 3;
+    options.process_window = static_cast<unsigned>(pages);
+    return true;
 }
 
 bool parse_transport(const char* text, transport& t) {
@@ -165,8 +171,8 @@ wishes wishes_from(char** environment) {
                 0);
     }
     if (const char* wanted = variable(environment, "XOS_PAGER");
-        wanted && *wanted && !parse_pager(wanted, options.process_pager)) {
-        give_up("XOS_PAGER is none of huge, demand, populate", "", 0);
+        wanted && *wanted && !parse_pager(wanted, options)) {
+        give_up("XOS_PAGER is none of huge, demand, populate, window[:PAGES]", "", 0);
     }
     if (const char* wanted = variable(environment, "XOS_TRANSPORT");
         wanted && *wanted && !parse_transport(wanted, options.transport)) {

@@ -48,6 +48,15 @@ arena_statistics statistics_of(vm::arena& a) {
     return s;
 }
 
+bool is_sound(vm::arena& a) {
+    bool sound = false;
+    in_host([&] {
+        host_edit editing(cell::the_cell.space().lock());
+        sound = !a.exists() || a.pages().check();
+    });
+    return sound;
+}
+
 }  // namespace
 
 arena::arena(const options& o) {
@@ -126,16 +135,15 @@ arena_statistics arena::statistics() const {
 }
 
 bool arena::check() const {
-    bool sound = false;
-    in_host([&] {
-        host_edit editing(cell::the_cell.space().lock());
-        sound = core_->pages().check();
-    });
-    return sound;
+    return is_sound(*core_);
 }
 
 arena_statistics process_arena_statistics() {
     return statistics_of(vm::the_process_arena);
+}
+
+bool check_process_arena() {
+    return is_sound(vm::the_process_arena);
 }
 
 void* resource::do_allocate(std::size_t bytes, std::size_t alignment) {

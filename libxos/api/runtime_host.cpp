@@ -30,9 +30,11 @@ base::outcome start_runtime(const cell::cell_options& options) {
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
     const bool automatic = options.process_arena == cell::automatic_size;
-    vm::serve_anonymous_memory(automatic ? vm::default_arena_bytes() : options.process_arena,
-                               static_cast<residency>(options.process_pager));
-    if (options.serve_break) vm::serve_break(static_cast<residency>(options.process_pager));
+    const auto pager = static_cast<residency>(options.process_pager);
+    const std::uint64_t window = std::uint64_t{options.process_window} * page_size;
+    vm::serve_anonymous_memory(automatic ? vm::default_arena_bytes() : options.process_arena, pager,
+                               window);
+    if (options.serve_break) vm::serve_break(pager, window);
     return base::success;
 }
 

@@ -38,6 +38,7 @@ struct guest_area {
     std::uint64_t root;          ///< what CR3 holds
     std::uint64_t is_ring3;      ///< the kernel's area of a vCPU in that mode
     std::uint64_t space;         ///< 0: the main address space
+    std::uint64_t vcpu;          ///< its number
     // Counters. Plain increments: one vCPU, one writer.
     alignas(64) std::uint64_t
         local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest

@@ -50,6 +50,7 @@ struct cell_options {
     std::size_t system_arena = std::size_t{160} << 20;
     std::size_t process_arena = automatic_size;
     unsigned process_pager = 0;  ///< residency of the public face
+    unsigned process_window = 64;
     bool serve_break = false;    ///< every thread of the process is inside
     xos::transport transport = transport::automatic;
     bool native_children = false;

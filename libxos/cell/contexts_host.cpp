@@ -74,6 +74,7 @@ outcome make_memory(context& c) {
     if (c.area != c.kernel_area) fill_area(*c.area, trap_stack, syscall_stack);
     c.kernel_area->is_ring3 = the_cell.is_ring3();
     c.kernel_area->root = the_cell.space().root().value;
+    c.kernel_area->vcpu = c.id;
     the_cell.areas[c.id] = c.kernel_area;
 
     auto& tables = first_page->tables;

@@ -18,7 +18,7 @@ namespace xos::vm {
 inline constexpr auto linux_managed = arch::entry_flags::software_9;
 
 /// How much the process arena may hold; 0: everything goes to Linux. Before start.
-void serve_anonymous_memory(std::uint64_t bytes, residency pager);
+void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t window);
 
 /// Whether an address is ours to refuse, and how.
 cell::refusal why_refused(std::uint64_t address);

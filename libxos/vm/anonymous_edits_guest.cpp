@@ -61,11 +61,12 @@ void reclaim_from_linux(gva begin, std::uint64_t length, stale_translations& sta
 }
 
 void zero_if_dirty(gva begin, std::uint64_t length) {
-    arena& a = memory_arena();
+    const arena& a = memory_arena();
+    memory::buddy& pages = memory_arena().pages();
     for (gva p = begin; p < begin + length; p = p + page_size) {
-        if (!a.pages().is_clean(a.page_of(p))) zero_memory(p, page_size);
+        if (!pages.is_clean(a.page_of(p))) zero_memory(p, page_size);
     }
-    a.pages().set_clean(a.page_of(begin), length / page_size, false);
+    pages.set_clean(a.page_of(begin), length / page_size, false);
 }
 
 }  // namespace
@@ -111,10 +112,13 @@ bool all_mapped(gva begin, std::uint64_t length) {
 
 long unmap(gva begin, std::uint64_t length) {
     arena& a = memory_arena();
+    if (!linux_pages && length <= extent_caches::most * page_size && a.free_to_cache(begin, length))
+        return 0;
     bool trim;
     {
         memory::guest_edit editing(lock());
         stale_translations stale;
+        a.settle(begin, length);
         reclaim_from_linux(begin, length, stale);
         if (!a.give_back(begin, length, false)) {
             // Not all of it is mapped.
@@ -137,6 +141,7 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
     if (begin - a.begin() + length > a.grown() && !a.grow_to_in_guest(begin - a.begin() + length))
         return error_nomem;
     memory::guest_edit editing(lock());
+    a.settle(begin, length);
     stale_translations stale;
     if (flags & MAP_FIXED_NOREPLACE & ~std::uint64_t{MAP_FIXED}) {
         if (!a.pages().take(a.page_of(begin), pages)) return error_exist;

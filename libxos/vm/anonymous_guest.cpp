@@ -8,9 +8,11 @@ namespace xos::vm {
 
 using namespace anonymous;
 
-void serve_anonymous_memory(std::uint64_t bytes, residency pager) {
-    the_process_arena.plan(
-        {.bytes = bytes, .free_memory = visibility::allocated_only, .pager = pager});
+void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t window) {
+    the_process_arena.plan({.bytes = bytes,
+                            .free_memory = visibility::allocated_only,
+                            .pager = pager,
+                            .window = window});
     if (bytes == 0) return;
     xos_local_calls[__NR_mmap] = xos_local_mmap;
     xos_local_calls[__NR_mprotect] = xos_local_mprotect;
@@ -18,6 +20,23 @@ void serve_anonymous_memory(std::uint64_t bytes, residency pager) {
     xos_local_calls[__NR_mremap] = xos_local_mremap;
     xos_local_calls[__NR_madvise] = xos_local_madvise;
 }
+
+namespace {
+
+/// Whether memory without permissions, of which the program will use a part at a time, is taken
+/// from the arena, where it has its room whether it is used or not: malloc's arenas of threads are
+/// made so. A stack is small, and a large page too much for it.
+bool may_reserve(std::uint64_t bytes, std::uint64_t flags) {
+    constexpr std::uint64_t most = std::uint64_t{128} << 20;
+    static std::uint64_t reserved = 0;
+    if (flags & MAP_STACK || bytes > most) return false;
+    const std::uint64_t limit = memory_arena().options().bytes / 2;
+    if (__atomic_add_fetch(&reserved, bytes, __ATOMIC_RELAXED) <= limit) return true;
+    __atomic_sub_fetch(&reserved, bytes, __ATOMIC_RELAXED);
+    return false;
+}
+
+}  // namespace
 
 cell::refusal why_refused(std::uint64_t at) {
     const gva address{at};
@@ -58,12 +77,13 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
                 return map_fixed(address, bytes, protection, flags, fd, offset, anonymous);
         }
     }
-    if (!anonymous || !(protection & PROT_READ) || bytes > huge_page_size) return declined;
-    if (!memory_arena().usable()) return declined;
+    if (!anonymous || bytes > huge_page_size || !memory_arena().usable()) return declined;
     // An address that somebody wishes for is Linux's to give.
     if (address != 0) return declined;
-    const gva at =
-        memory_arena().allocate_in_guest(bytes, contents::zeroed, buddy::preference::dirty);
+    const bool reserves = !(protection & all_protections);
+    if (reserves ? !may_reserve(bytes, flags) : !(protection & PROT_READ)) return declined;
+    const gva at = memory_arena().allocate_in_guest(
+        bytes, contents::zeroed, reserves ? buddy::preference::clean : buddy::preference::dirty);
     if (!at.value) return declined;
     if (const vm::access wanted = access_for(protection); wanted != vm::access::read_write) {
         memory::guest_edit editing(lock());

@@ -17,6 +17,7 @@
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/memory/buddy.hpp"
+#include "libxos/vm/extent_cache.hpp"
 #include "libxos/vm/views.hpp"
 
 namespace xos::vm {
@@ -36,6 +37,7 @@ struct arena_options {
     bool populate = false;  ///< all memory resident before reserve() returns
     int node = -1;          ///< NUMA node, -1: any
     residency pager = residency::huge;
+    std::uint64_t window = 0;  ///< bytes, for residency::window
     /// Free memory that is not zero and exceeds this goes back to Linux.
     std::uint64_t keep_dirty = ~std::uint64_t{0};
 };
@@ -66,11 +68,14 @@ class arena {
     std::uint64_t length() const { return length_; }
     gpa frame_of(gva a) const { return physical_ + (a - begin_); }
     const view& own_view() const { return *view_; }
-    /// Under the address space's lock.
+    /// Under the address space's lock, with nothing left in a cache.
     memory::buddy& pages() {
-        forget_recent();
+        empty_caches();
         return pages_;
     }
+    /// Under the lock, kernel side: waits until none of these pages is on its way into a cache, and
+    /// takes out what is there.
+    void settle(gva at, std::uint64_t bytes);
     std::uint64_t page_of(gva a) const { return (a - begin_) / page_size; }
     gva address_of(std::uint64_t page) const { return begin_ + page * page_size; }
 
@@ -88,6 +93,9 @@ class arena {
 
     gva allocate_in_guest(std::uint64_t bytes, contents wanted, memory::buddy::preference first);
     bool free_in_guest(gva at, std::uint64_t bytes);
+    /// Without the lock, into the cache of this vCPU, unmapped if free memory is. False: do
+    /// otherwise, nothing has changed.
+    bool free_to_cache(gva at, std::uint64_t bytes);
     /// Leaves the guest to make the arena larger by enough for `bytes`; false if it cannot.
     bool grow_in_guest(std::uint64_t bytes);
     /// Makes the first `bytes` usable.
@@ -111,26 +119,20 @@ class arena {
     std::uint64_t used() const { return grown_ - pages_.free_pages() * page_size; }
 
   private:
-    /// An extent, in pages.
-    struct recent_extent {
-        std::uint64_t first = 0, count = 0;
-    };
-
     bool grow_in_host(std::uint64_t bytes);
     base::outcome add_chunk(std::uint64_t bytes);
     gva take_new(std::uint64_t pages, memory::buddy::preference first);
-    bool keep_recent(std::uint64_t first, std::uint64_t pages);
-    bool forget_recent();
+    void page_in(gva at, std::uint64_t bytes);
+    gva allocate_from_cache(std::uint64_t bytes, contents wanted);
+    bool empty_caches();
 
     gva begin_;
     gpa physical_;
     std::uint64_t length_ = 0, grown_ = 0, planned_ = 0;
+    std::uint64_t paged_in_ = 0;  ///< how far the window has come
     view* view_ = nullptr;
     memory::buddy pages_;
-    /// What came back last and is likely to be wanted again, in one piece. `pages_` takes it for
-    /// allocated. Only of anonymous memory, which nobody counts.
-    recent_extent recent_[4];
-    unsigned recent_turn_ = 0;
+    extent_caches caches_;
     arena_options options_;
     bool in_use_ = false;
 };
@@ -154,6 +156,9 @@ long arena_free(long number, long at, long bytes, long, long, long);
 
 /// What anonymous memory of the process is served from (anonymous_guest.cpp).
 extern arena the_process_arena;
+
+/// MADV_POPULATE_WRITE
+inline constexpr long populate_write = 23;
 
 /// How Linux should bring this memory.
 void advise(gva begin, std::uint64_t length, residency pager);

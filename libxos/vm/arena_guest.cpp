@@ -28,22 +28,10 @@ void discard_from_guest(gva begin, std::uint64_t bytes) {
 
 gva arena::take(std::uint64_t bytes, memory::buddy::preference first) {
     const std::uint64_t pages = bytes / page_size;
-    if (pages == 0) return gva{0};
-    if (first == memory::buddy::preference::dirty) {
-        for (recent_extent& r : recent_) {
-            if (r.count != pages) continue;
-            r.count = 0;
-            return address_of(r.first);
-        }
-    }
-    return take_new(pages, first);
-}
-
-gva arena::take_new(std::uint64_t pages, memory::buddy::preference first) {
-    if (pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
+    if (pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
     const unsigned order = pages == 1 ? 0 : 64 - static_cast<unsigned>(__builtin_clzl(pages - 1));
     auto page = pages_.allocate(order, first);
-    if (!page && forget_recent()) page = pages_.allocate(order, first);
+    if (!page && empty_caches()) page = pages_.allocate(order, first);
     if (!page) return gva{0};
     // What is free in front stays usable: the rest of the block goes back as it was.
     const std::uint64_t rest = (std::uint64_t{1} << order) - pages;
@@ -54,46 +42,28 @@ gva arena::take_new(std::uint64_t pages, memory::buddy::preference first) {
 bool arena::give_back(gva at, std::uint64_t bytes, bool clean) {
     if (!at.is_aligned(page_size) || bytes % page_size != 0 || !contains(at, bytes)) return false;
     const std::uint64_t first = page_of(at), pages = bytes / page_size;
-    if (!clean && options_.free_memory == visibility::allocated_only) {
-        return keep_recent(first, pages);
-    }
-    return pages_.free(first, pages, clean);
+    return !caches_.is_claimed(first, pages) && pages_.free(first, pages, clean);
 }
 
-/// Merging a page with all its buddies, only to split them again for the next page, would cost more
-/// than zeroing it.
-bool arena::keep_recent(std::uint64_t first, std::uint64_t pages) {
-    constexpr std::uint64_t most = large_page_size / page_size;
-    recent_extent* room = nullptr;
-    for (recent_extent& r : recent_) {
-        if (r.count == 0) {
-            room = &r;
-        } else if (first < r.first + r.count && r.first < first + pages) {
-            return false;
-        }
-    }
-    // Aligned like what the buddy allocator hands out.
-    const bool is_whole = pages != 0 && pages <= most &&
-                          (first & (~std::uint64_t{0} >> __builtin_clzl(2 * pages - 1) >> 1)) == 0;
-    if (!is_whole) return pages_.free(first, pages, false);
-    if (!pages_.is_allocated(first, pages)) return false;
-    if (!room) {
-        room = &recent_[recent_turn_++ % std::size(recent_)];
-        pages_.free(room->first, room->count, false);
-    }
-    *room = {first, pages};
-    return true;
-}
-
-bool arena::forget_recent() {
+bool arena::empty_caches() {
     bool some = false;
-    for (recent_extent& r : recent_) {
-        if (r.count == 0) continue;
-        pages_.free(r.first, r.count, false);
-        r.count = 0;
+    const unsigned vcpus = __atomic_load_n(&cell::the_cell.context_count, __ATOMIC_ACQUIRE);
+    caches_.empty(vcpus, [&](const extent_caches::extent& e) {
+        pages_.free(e.first, e.count, false);
         some = true;
-    }
+    });
     return some;
+}
+
+void arena::settle(gva at, std::uint64_t bytes) {
+    // Who has claimed a page needs no lock to keep it. In the child of a fork, though, that thread
+    // may not exist: what it was freeing stays allocated.
+    constexpr unsigned spins = 64, most = 256 * spins;
+    for (unsigned n = 1; n < most && caches_.is_claimed(page_of(at), bytes / page_size); n++) {
+        empty_caches();
+        if (n % spins == 0) arch::in_host_from_kernel([] { base::raw_syscall(__NR_sched_yield); });
+        asm volatile("pause");
+    }
 }
 
 namespace {
@@ -128,9 +98,61 @@ void arena::trim_in_guest() {
     arch::in_host_from_kernel([&] { trim_in_host(options_.keep_dirty / 2); });
 }
 
+/// What nobody has had yet, and what comes next.
+void arena::page_in(gva at, std::uint64_t bytes) {
+    const std::uint64_t first = at - begin_;
+    const std::uint64_t from = first > paged_in_ ? first : paged_in_;
+    if (from >= first + bytes) return;
+    const std::uint64_t left = grown_ - from;
+    const std::uint64_t more = options_.window < left ? options_.window : left;
+    __atomic_store_n(&paged_in_, from + more, __ATOMIC_RELAXED);
+    arch::in_host_from_kernel([&] {
+        base::raw_syscall(__NR_madvise, static_cast<long>((begin_ + from).value),
+                          static_cast<long>(more), populate_write);
+    });
+}
+
+gva arena::allocate_from_cache(std::uint64_t bytes, contents wanted) {
+    const auto e = caches_.take(arch::current_area()->vcpu, bytes / page_size);
+    if (e.count == 0) return gva{0};
+    const gva at = address_of(e.first);
+    if (options_.free_memory == visibility::allocated_only) {
+        // Small and whole, so it lies within a table, which only its owners could replace.
+        stale_translations none;
+        map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_4k, none);
+    }
+    if (wanted == contents::zeroed) zero_memory(at, bytes);
+    return at;
+}
+
+bool arena::free_to_cache(gva at, std::uint64_t bytes) {
+    const std::uint64_t first = page_of(at), pages = bytes / page_size;
+    if (!at.is_aligned(page_size) || bytes % page_size != 0 || !contains(at, bytes)) return false;
+    if (!extent_caches::fits(first, pages) || !pages_.is_allocated(first, pages)) return false;
+    const bool mapped = options_.free_memory == visibility::allocated_only;
+    // A part of a large leaf: that is for the lock.
+    if (mapped && view_->is_replaced(view_->piece_of(at))) return false;
+    if (!caches_.claim(first, pages)) return false;
+    if (mapped) {
+        stale_translations stale;
+        unmap_range(*view_, at, bytes, false, stale);
+        stale.flush();
+    }
+    const auto victim = caches_.keep(arch::current_area()->vcpu, first, pages);
+    if (victim.count) {
+        memory::guest_edit editing(cell::the_cell.space().lock());
+        caches_.release(victim.first, victim.count);
+        pages_.free(victim.first, victim.count, false);
+    }
+    return true;
+}
+
 gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
                              memory::buddy::preference first) {
     const std::uint64_t pages = bytes / page_size;
+    if (first == memory::buddy::preference::dirty && pages <= extent_caches::most && exists()) {
+        if (const gva at = allocate_from_cache(bytes, wanted); at.value) return at;
+    }
     auto& lock = cell::the_cell.space().lock();
     gva at;
     bool zero_later = false;
@@ -158,6 +180,8 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
         }
         if (!grow_in_guest(bytes)) return gva{0};
     }
+    if (options_.pager == residency::window) [[unlikely]]
+        page_in(at, bytes);
     if (zero_later) {
         // The pages are ours; their bits share words with others', which the lock protects.
         if (pages >= many_pages)
@@ -171,6 +195,7 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
 }
 
 bool arena::free_in_guest(gva at, std::uint64_t bytes) {
+    if (bytes <= extent_caches::most * page_size && free_to_cache(at, bytes)) return true;
     {
         memory::guest_edit editing(cell::the_cell.space().lock());
         // Nobody can get them before the lock is free again.

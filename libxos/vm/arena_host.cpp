@@ -24,8 +24,6 @@ memory::edit_lock& lock() {
     return cell::the_cell.space().lock();
 }
 
-constexpr long populate_write = 23;  // MADV_POPULATE_WRITE
-
 /// Address space with memory behind it, at addresses that are ours.
 outcome map_memory(gva begin, std::uint64_t length, const arena_options& options) {
     constexpr long common = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -51,8 +49,9 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
 }  // namespace
 
 void advise(gva begin, std::uint64_t length, residency pager) {
-    raw_syscall(__NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
-                pager == residency::demand ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    raw_syscall(
+        __NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
+        pager == residency::demand || pager == residency::window ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
 outcome arena::reserve(const arena_options& options) {
@@ -75,7 +74,8 @@ outcome arena::reserve(const arena_options& options) {
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
 
     // The allocator's own memory is touched under the lock, so it is mapped from the start.
-    const std::uint64_t bytes = memory::buddy::metadata_bytes(pages);
+    const std::uint64_t of_pages = memory::buddy::metadata_bytes(pages);
+    const std::uint64_t bytes = of_pages + extent_caches::bytes_of_bits(pages);
     const std::uint64_t own = (bytes + large_page_size - 1) / large_page_size * large_page_size;
     gva metadata;
     if (auto failed = reserve_addresses(own, unit, 3, metadata); !failed.ok()) return failed;
@@ -86,8 +86,13 @@ outcome arena::reserve(const arena_options& options) {
     memory::region made;
     if (auto failed = space.add_frames(hva{metadata.value}, own, made); !failed.ok()) return failed;
 
+    const hva slots = cell.arena.allocate_kernel(extent_caches::bytes_of_slots(cell.max_contexts));
+    if (!slots.value) return {step::reserve_memory, 12};
+
     memory::host_edit editing(lock());
     pages_.attach(reinterpret_cast<void*>(metadata.value), pages);
+    caches_.attach(reinterpret_cast<void*>(metadata.value + of_pages),
+                   reinterpret_cast<void*>(slots.value), cell.max_contexts);
     physical_ = space.allocate_physical(hva{begin.value}, length);
     if (!physical_.value) return {step::physical_address_space, 0};
     if (auto failed = add_empty_view(begin, length, view_); !failed.ok()) return failed;
@@ -117,6 +122,7 @@ void arena::give_up() {
     raw_syscall(__NR_mmap, static_cast<long>(begin_.value), static_cast<long>(length_), 3,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     memory::host_edit editing(lock());
+    empty_caches();
     for (std::uint64_t page = 0; page < grown_ / page_size; page++) pages_.take(page, 1);
     pages_.free(0, grown_ / page_size, true);
     in_use_ = false;

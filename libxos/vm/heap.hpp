@@ -18,6 +18,7 @@ struct program_break {
     bool known = false;     ///< the rest says something
     bool is_linux = false;  ///< Linux's break is the program's
     residency pager{};
+    std::uint64_t window = 0;    ///< bytes, for residency::window
     std::uint64_t begin = 0;     ///< below it is none of our business
     std::uint64_t current = 0;   ///< what the program knows
     std::uint64_t used_end = 0;  ///< from here on pages are zero
@@ -30,7 +31,7 @@ struct program_break {
 
 extern program_break the_break;
 
-void serve_break(residency pager);
+void serve_break(residency pager, std::uint64_t window);
 
 /// Host mode, without the lock. Makes room for a break at `wanted` if Linux has it.
 void extend_break(std::uint64_t wanted);

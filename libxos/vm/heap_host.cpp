@@ -77,15 +77,22 @@ void extend_break(std::uint64_t wanted) {
     heap().linux_break = now;
     const std::uint64_t end = align_up(now, page_size);
     if (end <= old_end) return;
-    const std::uint64_t first =
-        heap().pager == residency::demand ? old_end : align_up(old_end, large_page_size);
+    const bool small = heap().pager == residency::demand || heap().pager == residency::window;
+    const std::uint64_t first = small ? old_end : align_up(old_end, large_page_size);
     if (first < end) advise(gva{first}, end - first, heap().pager);
-    if (heap().pager == residency::populate)
-        base::raw_syscall(__NR_madvise, static_cast<long>(old_end),
-                          static_cast<long>(end - old_end), MADV_POPULATE_WRITE);
+    std::uint64_t resident = heap().pager == residency::populate ? end - old_end : 0;
+    if (heap().pager == residency::window)
+        resident = heap().window < end - old_end ? heap().window : end - old_end;
+    if (resident)
+        base::raw_syscall(__NR_madvise, static_cast<long>(old_end), static_cast<long>(resident),
+                          populate_write);
 }
 
 void set_linux_break(std::uint64_t wanted) {
+    // Code that goes is no code when something else comes.
+    if (heap().is_linux && wanted >= heap().begin && wanted < heap().linux_break)
+        cell::the_cell.space().set_executable(gva{align_up(wanted, page_size)},
+                                              heap().linux_break - wanted, false);
     memory::host_edit editing(lock());
     learn();
     // Linux answers a wish that it refuses with its own break, which must be the program's then.
@@ -102,8 +109,9 @@ void settle_break() {
     heap().known = false;
 }
 
-void serve_break(residency pager) {
+void serve_break(residency pager, std::uint64_t window) {
     heap().pager = pager;
+    heap().window = window;
     xos_local_calls[__NR_brk] = xos_local_brk;
 }
 

@@ -345,8 +345,12 @@ namespace {
     const view* v = space ? own_view(*shared, space) : shared;
     if (v->fine_shift != 12) return static_cast<long>(map_result::bad_option);
     stale_translations stale;
-    if (v->is_replaced(v->piece_of(page))) split_range(*v, page, page_size, stale);
-    entry& slot = *v->slot_of(page);
+    entry* where = v->slot_of_4k(page);
+    if (!where) [[unlikely]] {
+        split_range(*v, page, page_size, stale);
+        where = v->slot_of_4k(page);
+    }
+    entry& slot = *where;
     const entry old = arch::load(slot);
     if (!is_mapped(old)) return static_cast<long>(map_result::not_mapped);
     if (!old.has(copied_on_write)) {

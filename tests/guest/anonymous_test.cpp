@@ -349,6 +349,31 @@ TEST_CASE("anonymous memory is mapped and unmapped without an exit") {
     CHECK(exits == 0);
 }
 
+TEST_CASE("a reservation is made, used piece by piece and given up without an exit") {
+    ensure_cell();
+    const auto [exits, right] = in_cell([] {
+        constexpr std::size_t reserved = 1024 * page;
+        bool right = true;
+        const auto once = [&] {
+            auto* p = static_cast<volatile char*>(mmap(
+                nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+            for (std::size_t at = 0; at < 8 * page; at += page) {
+                mprotect(const_cast<char*>(p) + at, page, PROT_READ | PROT_WRITE);
+                right = right && p[at] == 0;
+                p[at] = 1;
+            }
+            munmap(const_cast<char*>(p), reserved);
+        };
+        // What was used is zeroed by Linux, which makes an exit, when nothing else is left.
+        once();
+        const auto before = thread_exits();
+        once();
+        return std::pair(thread_exits() - before, right);
+    });
+    CHECK(exits == 0);
+    CHECK(right);
+}
+
 TEST_CASE("reused memory is zero whoever wrote it") {
     const auto probe = [] {
         lines wrong;
@@ -448,6 +473,33 @@ TEST_CASE("an arena that is full leaves the rest to Linux") {
         return wrong;
     });
     CHECK(seen == lines{});
+}
+
+TEST_CASE("a window of pages is resident before it is handed out") {
+    start({.mode = wanted_mode(),
+           .process_pager = residency::window,
+           .process_window = 16,
+           .transport = wanted_transport()});
+    const auto [resident, exits] = in_cell([] {
+        constexpr unsigned count = 160;
+        char* mapped[count];
+        munmap(mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), page);
+        const auto before = thread_exits();
+        for (char*& p : mapped)
+            p = static_cast<char*>(
+                mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        const auto exits = thread_exits() - before;
+        unsigned resident = 0;
+        for (char* p : mapped) {
+            unsigned char is = 0;
+            mincore(p, page, &is);
+            resident += is & 1;
+        }
+        return std::pair(resident, exits);
+    });
+    CHECK(resident == 160);
+    CHECK(exits >= 9);
+    CHECK(exits <= 11);
 }
 
 TEST_CASE("without an arena Linux serves everything") {

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <regex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -202,6 +203,13 @@ std::string joined(std::initializer_list<std::string> pieces) {
     return all;
 }
 
+/// What is wrong with a value of --pager, or nothing.
+std::string is_pager(const std::string& text) {
+    static const std::regex known("huge|demand|populate|window(:[1-9][0-9]{0,4})?");
+    if (std::regex_match(text, known)) return "";
+    return "is none of huge, demand, populate, window[:PAGES] (up to 99999)";
+}
+
 int run(const run_options& options) {
     const fs::path library = find_preload();
     if (library.empty()) {
@@ -316,8 +324,8 @@ void add_run(CLI::App& app, command_result& result) {
         ->envname("XOS_MEM");
     command
         ->add_option("--pager", options->pager,
-                     "How that memory becomes resident: huge, demand or populate")
-        ->check(CLI::IsMember({"huge", "demand", "populate"}))
+                     "How that memory becomes resident: huge, demand, populate or window[:PAGES]")
+        ->check(is_pager)
         ->envname("XOS_PAGER");
     // Flags, so that the word behind one is never taken for its value.
     command
