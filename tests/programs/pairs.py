@@ -4,7 +4,7 @@
     pairs.py [--run-option=OPTION]... XOS pairs.list [NAME...]
 
 A line of the list is `name: command`, split like a shell splits words; `$T` is an empty directory of
-its own for each run. Standard output, standard error and exit status must be the same byte for byte.
+its own for each run, `$P` the list's. Standard output, standard error and exit status must be the same byte for byte.
 """
 
 import pathlib
@@ -49,7 +49,7 @@ def main():
         name, command = line.split(":", 1)
         if names and name not in names:
             continue
-        words = shlex.split(command)
+        words = [w.replace("$P", str(pathlib.Path(listing).resolve().parent)) for w in shlex.split(command)]
         native, cell = run([], words), run([xos, "run", *options, "--"], words)
         differences = [describe(what, x, y) for what, x, y in
                        zip(("exit status", "standard output", "standard error"), native, cell) if x != y]
