@@ -14,6 +14,7 @@ build=(g++ cmake ninja-build pkg-config
 run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
 test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools
+      libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
       qemu-system-x86 busybox-static cpio kmod
        bochsbios binutils make patch sparse libelf1 xz-utils zstd)
 kmod=(linux-headers-amd64 make kmod)

@@ -4,7 +4,8 @@
     pairs.py [--run-option=OPTION]... [--programs=DIRECTORY] XOS pairs.list [NAME...]
 
 A line of the list is `name: command`, split like a shell splits words; `$T` is an empty directory of
-its own for each run, `$P` the directory of programs made for the list. Standard output, standard error and exit status must be the same byte for byte.
+its own for each run, `$P` the directory of programs made for the list, or else the list's own. Standard
+output, standard error and exit status must be the same byte for byte.
 """
 
 import pathlib
@@ -44,6 +45,7 @@ def main():
     directory = "--programs="
     programs = "".join(a[len(directory):] for a in sys.argv[1:] if a.startswith(directory))
     xos, listing, *names = [a for a in sys.argv[1:] if not a.startswith((marker, directory))]
+    programs = programs or str(pathlib.Path(listing).resolve().parent)
     failed = passed = 0
     for line in pathlib.Path(listing).read_text().splitlines():
         if not line.strip() or line.startswith("#"):
