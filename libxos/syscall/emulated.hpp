@@ -49,6 +49,10 @@ long mprotect(cell::context& c, const std::uint64_t* a);
 long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
+// limit_calls_host.cpp
+long getrlimit(cell::context& c, const std::uint64_t* a);
+long setrlimit(cell::context& c, const std::uint64_t* a);
+long prlimit64(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
 long close(cell::context& c, const std::uint64_t* a);
 long dup2(cell::context& c, const std::uint64_t* a);
