@@ -88,8 +88,8 @@ class Database:
     def words(self, name, *words):
         return [program(name), *map(str, words)]
 
-    def client(self, name, *words):
-        return [*self.before, *self.words(name, "-h", self.home, "-U", "postgres", *words)]
+    def client(self, name, *words, under=()):
+        return [*self.before, *under, *self.words(name, "-h", self.home, "-U", "postgres", *words)]
 
     def start(self, place=None):
         self.postmaster = (place or self.place).start(
@@ -223,10 +223,12 @@ def scenario(place):
     yield from initdb.text().splitlines()
 
     database.start()
-    done = subprocess.run(database.client("psql", "-X", "-a", "postgres"), input=QUERIES, text=True,
-                          capture_output=True, timeout=servers.PATIENCE)
+    # This client is in a cell, too.
+    psql = database.client("psql", "-X", "-a", "postgres", under=place.prefix)
+    done = subprocess.run(psql, input=QUERIES, text=True, capture_output=True, timeout=servers.PATIENCE)
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("xos:")]
     # A notification tells the process that sent it.
-    yield from re.sub(r"PID \d+", "PID", done.stdout + done.stderr).splitlines()
+    yield from re.sub(r"PID \d+", "PID", done.stdout).splitlines() + errors
     yield done.returncode
     yield from load(database)
     yield from kills(database)

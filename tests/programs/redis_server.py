@@ -140,8 +140,9 @@ class Load:
 
 def commands(place):
     redis = Redis(place)
-    seen = redis.cli("--no-raw", stdin=None, input=COMMANDS)
-    yield from seen.splitlines()
+    # This client is in a cell, too.
+    yield from place.run([*place.prefix, servers.tool("redis-cli"), "-p", redis.port, "--no-raw"], stdin=None,
+                         input=COMMANDS).splitlines()
     many = "".join(f"SET k{i} {'v' * (i % 500 + 1)}\r\n" for i in range(5000))
     yield redis.cli("--pipe", stdin=None, input=many)
     large = "0123456789abcdef" * (10 << 16)
