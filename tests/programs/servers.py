@@ -9,6 +9,7 @@ Afterwards nothing may be left: no process, no zombie, no shared memory.
 
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import random
@@ -25,8 +26,6 @@ import time
 SOAK = os.environ.get("XOS_SOAK", "") not in ("", "0")
 PATIENCE = float(os.environ.get("XOS_PATIENCE", "60"))
 MOST_EXTRA_MIB = 25
-EXITS = ("leave", "system call", "trap", "poll", "host call", "kernel call", "null", "signal", "refused",
-         "privileged", "other")
 
 
 class Failed(Exception):
@@ -122,14 +121,18 @@ def shared_memory():
 
 
 class Server:
-    def __init__(self, place, words, name, before=(), quiet=False, **more):
+    def __init__(self, place, words, name, before=(), **more):
         self.log = place.directory / f"{name}.{len(place.servers)}.log"
+        self.statistics = self.log.with_suffix(".json")
+        # Whoever the server's processes become writes there.
+        self.statistics.touch()
+        self.statistics.chmod(0o666)
+        environment = os.environ | ({"XOS_STATS": f"json:{self.statistics}"} if place.prefix else {})
         self.name = name
         # Not a descriptor of a test that is killed: whoever is left must not keep its pipes.
         with open(self.log, "wb") as out:
-            prefix = [word for word in place.prefix if not (quiet and word == "--stats")]
-            self.process = subprocess.Popen([*before, *prefix, *words], stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=out, cwd=place.directory, **more)
+            self.process = subprocess.Popen([*before, *place.prefix, *words], stdin=subprocess.DEVNULL,
+                                            stdout=out, stderr=out, cwd=place.directory, env=environment, **more)
         self.pid = self.process.pid
         place.servers.append(self)
 
@@ -159,13 +162,12 @@ class Server:
 
     def exits(self):
         """Of all of its processes that came to an end of their own."""
-        rows = re.findall(r"^xos:   ([a-z ]+?) +(\d+)$", self.text(), re.M)
-        return sum(int(n) for name, n in rows if name in EXITS)
+        lines = self.statistics.read_text().splitlines()
+        check(lines, f"no statistics of {self.name}")
+        return sum(sum(json.loads(line)["exits"].values()) for line in lines)
 
     def complaints(self):
-        return [line for line in self.text().splitlines()
-                if line.startswith("xos:") and not re.match(
-                    r"xos: (process |exits|exceptions|system calls|kernel module|  )", line)]
+        return [line for line in self.text().splitlines() if line.startswith("xos:")]
 
 
 class Place:
@@ -252,7 +254,7 @@ def observe(scenario, place, wrong):
     except (Failed, OSError, EOFError, subprocess.SubprocessError) as e:
         wrong.append(f"{place.name}: {type(e).__name__}: {e}")
         for server in place.servers[-2:]:
-            tail = [line for line in server.text().splitlines() if not line.startswith("xos:  ")][-15:]
+            tail = server.text().splitlines()[-15:]
             wrong += [f"{place.name}: {server.name}'s log ends with", *("    " + line for line in tail)]
     finally:
         place.end()
@@ -281,7 +283,7 @@ def main(scenario):
     ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
     own_shared_memory()
     memory_before = shared_memory()
-    under = [os.path.realpath(rest[0]), "run", "--stats", *options, "--"]
+    under = [os.path.realpath(rest[0]), "run", *options, "--"]
     wrong = []
     with tempfile.TemporaryDirectory(prefix="xos-") as scratch:
         os.chmod(scratch, 0o755)  # servers give up their privileges
