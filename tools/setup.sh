@@ -16,7 +16,8 @@ run=(redis-tools)
 test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools
       libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
       qemu-system-x86 busybox-static cpio kmod
-       bochsbios binutils make patch sparse libelf1 xz-utils zstd)
+       bochsbios binutils make patch sparse libelf1 xz-utils zstd
+       redis-server memcached nginx-light wrk postgresql-15)
 kmod=(linux-headers-amd64 make kmod)
 
 wanted=()
@@ -49,4 +50,14 @@ if (( EUID != 0 )); then
 fi >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update
+# The tests start servers of their own: none is to run because it was installed, nor to get a database.
+if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+fi
+if [[ " ${missing[*]} " == *" postgresql"* && ! -e /etc/postgresql-common/createcluster.d ]]; then
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-cluster.conf
+fi
 apt-get install -y --no-install-recommends "${missing[@]}"

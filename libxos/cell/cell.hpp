@@ -10,6 +10,7 @@
 #include "libxos/base/outcome.hpp"
 #include "libxos/cell/context.hpp"
 #include "libxos/kvm/call_device.hpp"
+#include "libxos/kvm/descriptor_limit.hpp"
 #include "libxos/kvm/vm.hpp"
 #include "libxos/memory/address_space.hpp"
 #include "libxos/program/policy.hpp"
@@ -76,6 +77,7 @@ struct cell_state {
 
     kvm::descriptor_set descriptors;
     bool shares_descriptors = false;  ///< with its parent (CLONE_FILES), but not its memory
+    kvm::descriptor_limit descriptor_limit;
     kvm::capabilities caps;
     kvm::vm machine;
     kvm::call_device calls;       ///< attached: the transport is the kernel module

@@ -25,7 +25,8 @@ struct capabilities {
 
 class vm {
   public:
-    /// Opens /dev/kvm, checks what is needed, creates the VM.
+    /// Opens /dev/kvm, checks what is needed, creates the VM. The device stays open: after a fork,
+    /// the process may have lost its right to it, or its sight of it.
     base::outcome create(descriptor_set& descriptors, capabilities& caps);
     void destroy(descriptor_set& descriptors);
     /// Leaves it to another process, which has the same descriptors.
@@ -39,6 +40,7 @@ class vm {
     unsigned slots() const { return slots_; }
 
   private:
+    int system_ = -1;
     int fd_ = -1;
     unsigned slots_ = 0;
 };

@@ -78,23 +78,21 @@ outcome probe_capabilities(capabilities& caps) {
 
 outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
     const descriptor_set::room guard(descriptors);
-    long system = open_system();
-    if (system < 0) return {step::open_kvm, static_cast<int>(-system)};
-    outcome result = base::success;
-    if (!caps.run_size) result = read_capabilities(static_cast<int>(system), caps);
-    if (result.ok()) {
-        long fd;
-        // Being stopped and continued interrupts it, too.
-        do fd = raw_syscall(__NR_ioctl, system, KVM_CREATE_VM, 0);
-        while (fd == interrupted);
-        if (fd >= 0) fd = descriptors.adopt(static_cast<int>(fd));
-        if (fd < 0)
-            result = {step::create_vm, static_cast<int>(-fd)};
-        else
-            fd_ = static_cast<int>(fd);
+    if (system_ < 0) {
+        const long system = descriptors.adopt(static_cast<int>(open_system()));
+        if (system < 0) return {step::open_kvm, static_cast<int>(-system)};
+        system_ = static_cast<int>(system);
     }
-    raw_syscall(__NR_close, system);
-    if (!result.ok()) return result;
+    if (!caps.run_size) {
+        if (auto failed = read_capabilities(system_, caps); !failed.ok()) return failed;
+    }
+    long fd;
+    // Being stopped and continued interrupts it, too.
+    do fd = raw_syscall(__NR_ioctl, system_, KVM_CREATE_VM, 0);
+    while (fd == interrupted);
+    fd = descriptors.adopt(static_cast<int>(fd));
+    if (fd < 0) return {step::create_vm, static_cast<int>(-fd)};
+    fd_ = static_cast<int>(fd);
     // VMX without unrestricted guest wants three pages for its real-mode TSS; ours start above 4
     // GiB.
     raw_syscall(__NR_ioctl, fd_, KVM_SET_TSS_ADDR, 0xfffbd000);

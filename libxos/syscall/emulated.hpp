@@ -56,6 +56,10 @@ long shmat(cell::context& c, const std::uint64_t* a);
 // own_program_host.cpp
 long readlink(cell::context& c, const std::uint64_t* a);
 long readlinkat(cell::context& c, const std::uint64_t* a);
+// limit_calls_host.cpp
+long getrlimit(cell::context& c, const std::uint64_t* a);
+long setrlimit(cell::context& c, const std::uint64_t* a);
+long prlimit64(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
 long close(cell::context& c, const std::uint64_t* a);
 long dup2(cell::context& c, const std::uint64_t* a);

@@ -427,6 +427,7 @@ long replace_program(context& c, const request& r) {
     }
     const bool ignored_sys = c.native && c.actions->of[cell::sig_sys].handler == 1;
     if (ignored_sys) restore_sys_action(c);
+    if (exec_is_likely(r.number, r.call)) the_cell.descriptor_limit.make_real();
     const long result = execute(c, r);
     if (ignored_sys) take_sys_action();
     if (trap_action.handler == 1) {

@@ -65,6 +65,9 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
         case __NR_readlink:
         case __NR_readlinkat:
         case __NR_rseq:
+        case __NR_getrlimit:
+        case __NR_setrlimit:
+        case __NR_prlimit64:
             return true;
         case __NR_prctl:
             return u.rdi != set_syscall_user_dispatch && u.rdi != PR_SET_SECCOMP;

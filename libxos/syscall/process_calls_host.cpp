@@ -60,7 +60,9 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     if (args.stack) c.saved.rsp = args.stack + args.stack_size;
     c.saved.rax = 0;
     args.stack = args.stack_size = 0;
-    // No other thread may be in the middle of an edit whose other half the child would never see.
+    // No other thread may have the limit of descriptors raised, or be in the middle of an edit whose
+    // other half the child would never see.
+    the_cell.lock.lock();
     auto& editing = the_cell.space().lock();
     editing.lock_in_host();
     c.actions->lock.lock_shared();
@@ -72,6 +74,7 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     } else {
         c.actions->lock.unlock_shared();
         editing.unlock_in_host();
+        the_cell.lock.unlock();
         trap::apply_mask(c, mask);
     }
     return pid;

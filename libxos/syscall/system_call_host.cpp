@@ -48,6 +48,9 @@ struct emulation_list {
         by_number[__NR_getdents] = getdents;
         by_number[__NR_getdents64] = getdents64;
         by_number[__NR_rseq] = rseq;
+        by_number[__NR_getrlimit] = getrlimit;
+        by_number[__NR_setrlimit] = setrlimit;
+        by_number[__NR_prlimit64] = prlimit64;
     }
 };
 

@@ -32,6 +32,11 @@ inline std::string_view note_on(std::string_view name) {
         {"dup2", "onto a descriptor of libxos's own: EBADF"},
         {"dup3", "onto a descriptor of libxos's own: EBADF"},
         {"close_range", "passes by libxos's own descriptors"},
+        {"prlimit64",
+         "RLIMIT_NOFILE: the hard limit that a program lowers stays higher in Linux until it execs, "
+         "for libxos's own descriptors"},
+        {"getrlimit", "as prlimit64"},
+        {"setrlimit", "as prlimit64"},
         {"rt_sigaction", "libxos keeps the table of handlers; Linux has its trampoline"},
         {"rt_sigreturn", "from the frame that Linux has built; see signals.md"},
         {"sigaltstack", "kept by libxos, given to Linux when a frame is built"},
