@@ -2,11 +2,11 @@
 BUILD := build
 JOBS ?= $(shell nproc)
 
-.PHONY: all build run test bench soak asan tidy kmod setup-build setup-run setup-test setup-kmod clean format
+.PHONY: all build run test programs bench soak asan tidy kmod setup-build setup-run setup-test setup-programs setup-kmod clean format
 
 all: build
 
-setup-build setup-run setup-test setup-kmod: setup-%:
+setup-build setup-run setup-test setup-programs setup-kmod: setup-%:
 	@tools/setup.sh $*
 
 build: setup-build
@@ -20,7 +20,11 @@ run: build setup-run
 
 ## Every test, on this machine's /dev/kvm and on emulated SVM and VMX hardware.
 test: build setup-test asan
-	@tests/run.sh $(BUILD)
+	@tests/run.sh --but-programs $(BUILD)
+
+## Real servers, interpreters and tool chains, natively and in a cell.
+programs: build setup-test setup-programs
+	@tests/run.sh --programs $(BUILD)
 
 asan: setup-build
 	@test -f build-asan/build.ninja || cmake --preset asan
@@ -34,7 +38,7 @@ bench: build
 	@$(BUILD)/bin/xos bench
 
 ## The same tests again and again: for finding what happens rarely.
-soak: build setup-test
+soak: build setup-test setup-programs
 	@tests/run.sh --repeat $(or $(TIMES),20) $(BUILD)
 
 clean:

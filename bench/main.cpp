@@ -31,6 +31,9 @@ struct options {
 
 bool wanted(const benchmark& b, const options& o) {
     const auto& suites = o.suites;
+    // An emulated machine has no programs.
+    if (suites.empty() && o.how.unit == unit::instructions && std::string("app") == b.suite)
+        return false;
     const bool in_suite =
         suites.empty() || std::find(suites.begin(), suites.end(), b.suite) != suites.end();
     return in_suite && full_name(b).find(o.filter) != std::string::npos;

@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# run.sh [--repeat N] BUILD-DIRECTORY: every test, once or N times. A test that cannot run here says why and
-# counts as skipped; with CI=true a skip that is not in tests/announced-skips fails the run.
+# run.sh [--repeat N] [--but-programs | --programs] BUILD-DIRECTORY: every test, once or N times; or all but the
+# real servers, interpreters and tool chains, or those alone. A test that cannot run here says why and counts as
+# skipped; with CI=true a skip that is not in tests/announced-skips fails the run.
 set -euo pipefail
 
 repeat=1
-if [[ ${1-} == --repeat ]]; then
-    repeat=$2
-    shift 2
-fi
+unit=yes
+chosen=()
+while [[ ${1-} == --* ]]; do
+    case $1 in
+        --repeat) repeat=$2; shift ;;
+        --but-programs) chosen=(--label-exclude '^programs$') ;;
+        --programs) chosen=(--label-regex '^programs$'); unit=no ;;
+        *) echo "run.sh: no option $1" >&2; exit 2 ;;
+    esac
+    shift
+done
 build=$1
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -15,15 +23,17 @@ one_round() {
     local log
     log=$(mktemp)
     local status=0
-    echo "== unit tests under ASan and UBSan"
-    if [[ -x $build-asan/tests/xos_unit_test || -x $build-asan/bin/xos-unit-test ]]; then
+    if [[ $unit == no ]]; then
+        :
+    elif [[ -x $build-asan/tests/xos_unit_test || -x $build-asan/bin/xos-unit-test ]]; then
+        echo "== unit tests under ASan and UBSan"
         ctest --test-dir "$build-asan" --output-on-failure || status=1
     else
         echo "build-asan is missing: run \`make asan\`"
         status=1
     fi
-    echo "== all tests"
-    ctest --test-dir "$build" -j "$(nproc)" --output-on-failure 2>&1 | tee "$log" || status=1
+    echo "== tests"
+    ctest --test-dir "$build" "${chosen[@]}" -j "$(nproc)" --output-on-failure 2>&1 | tee "$log" || status=1
     while read -r name; do
         if [[ ${CI-} == true ]] && ! grep -qx "$name" "$here/announced-skips"; then
             echo "skipped without notice: $name"

@@ -1,10 +1,12 @@
 #!/bin/bash
-# tools/setup.sh [build|test|run|kmod]...   Installs the Debian packages that are missing; all but kmod when none is named.
+# tools/setup.sh [build|run|test|programs|kmod]...   Installs the Debian packages that are missing; build, run and test
+# when none is named.
 #
 #   build  compiler, build tools and the libraries that libxos is made of
 #   run    programs that the examples and benchmarks start
 #   test   programs that the tests start, the emulated engines of tests/engines, and what the kernel module
 #          is built with (kernels and their headers are fetched by tests/engines/kernel.sh, never installed)
+#   programs  the real servers, interpreters and tool chains that `make programs` runs in cells
 #   kmod   headers to build the kernel module against
 set -euo pipefail
 
@@ -14,10 +16,10 @@ build=(g++ cmake ninja-build pkg-config
 run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
 test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools
-      libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
       qemu-system-x86 busybox-static cpio kmod
-       bochsbios binutils make patch sparse libelf1 xz-utils zstd
-       redis-server memcached nginx-light wrk postgresql-15)
+      bochsbios binutils make patch sparse libelf1 xz-utils zstd)
+programs=(libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
+          redis-server memcached nginx-light wrk postgresql-15)
 kmod=(linux-headers-amd64 make kmod)
 
 wanted=()
@@ -27,8 +29,9 @@ for group; do
         build) wanted+=("${build[@]}") ;;
         run)   wanted+=("${run[@]}") ;;
         test)  wanted+=("${test[@]}") ;;
+        programs) wanted+=("${programs[@]}") ;;
         kmod)  wanted+=("${kmod[@]}") ;;
-        *) echo "setup: no group '$group'; the groups are build, run, test and kmod" >&2; exit 2 ;;
+        *) echo "setup: no group '$group'; the groups are build, run, test, programs and kmod" >&2; exit 2 ;;
     esac
 done
 
