@@ -212,7 +212,7 @@ std::string child_with_cleared_handlers(std::uint64_t flags) {
     signal(SIGUSR2, SIG_IGN);
     constexpr std::size_t room = std::size_t{16} << 20;
     char* free = static_cast<char*>(
-        mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        mmap(nullptr, room, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     munmap(free, room);
     char* stack = static_cast<char*>(
         mmap(free + room - page, page, PROT_READ | PROT_WRITE,
