@@ -117,6 +117,9 @@ class writer {
 };
 
 void program_name(writer& w) {
+    // Where Linux knows only the loader.
+    const auto& own = the_cell.program_path;
+    if (*own) return void(w.key("program").value(own));
     char path[512];
     const long n =
         raw_syscall(__NR_readlink, as_long("/proc/self/exe"), as_long(path), sizeof path);
@@ -183,6 +186,7 @@ void describe_as_json(const statistics& s, const memory_inside& memory, const ch
     w.field("chunks", s.chunks);
     w.field("hops", s.hops);
     w.field("signals", s.signals);
+    w.field("programs_outside", the_cell.outside_starts);
     w.key("exits").open();
     for (unsigned k = 0; k < s.exits.size(); k++) w.field(exit_keys[k], s.exits.data()[k]);
     w.close();

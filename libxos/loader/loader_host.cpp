@@ -10,7 +10,7 @@
 #include <elf.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
-#include <linux/utsname.h>
+#include <linux/prctl.h>
 
 #include "libxos/api/face.hpp"
 #include "libxos/base/raw_syscall.hpp"
@@ -74,6 +74,16 @@ command parse(const loader::start_vectors& own) {
                  "run `xos run -- PROGRAM`", 0);
 }
 
+/// Linux 6.14, and older ones with that change, name the process of a program that was executed by
+/// its descriptor like the file, others by the descriptor's number. The loader was executed so,
+/// too.
+bool names_process_by_file() {
+    char name[16] = {};
+    raw_syscall(__NR_prctl, PR_GET_NAME, as_long(name));
+    int number;
+    return !program::parse_descriptor(name, number);
+}
+
 /// What Linux does with a script: its interpreter, with the script's name among the arguments. By
 /// way of another exec, so that the strings lie in order again.
 [[noreturn]] void run_script(const program::program_file& found, const command& c,
@@ -90,7 +100,7 @@ command parse(const loader::start_vectors& own) {
     *words++ = own.arguments[0];
     *words++ = program.terminated();
     *words++ = file.terminated();
-    if (c.unnamed) *words++ = "--unnamed";
+    if (c.unnamed && names_process_by_file()) *words++ = "--unnamed";
     *words++ = "--";
     for (unsigned i = found.scripts; i-- > 0;) {
         *words++ = found.lines[i].interpreter;
@@ -99,7 +109,8 @@ command parse(const loader::start_vectors& own) {
     *words++ = c.name;
     for (unsigned i = c.own_arguments + 1; i < own.argument_count; i++) *words++ = own.arguments[i];
     *words = nullptr;
-    const auto* itself = reinterpret_cast<const char*>(own.value(AT_EXECFN));
+    const char* itself = cell::the_cell.exec.loader;
+    if (!*itself) itself = reinterpret_cast<const char*>(own.value(AT_EXECFN));
     const long r = raw_syscall(__NR_execve, as_long(itself), memory, as_long(own.environment));
     api::give_up("the loader cannot execute itself for a script", itself, static_cast<int>(-r));
 }
@@ -126,20 +137,6 @@ void path_of(int fd, char (&path)[program::program_file::path_size]) {
     const long n =
         raw_syscall(__NR_readlink, as_long(link.terminated()), as_long(path), sizeof path - 1);
     path[n > 0 ? n : 0] = '\0';
-}
-
-/// Since Linux 6.14 the process of a program that was executed by its descriptor is named like the
-/// file, and no longer by the descriptor's number.
-bool names_process_by_file() {
-    new_utsname system;
-    if (raw_syscall(__NR_uname, as_long(&system)) < 0) return false;
-    unsigned version[2] = {};
-    const char* at = system.release;
-    for (unsigned& part : version) {
-        for (; *at >= '0' && *at <= '9'; at++) part = part * 10 + static_cast<unsigned>(*at - '0');
-        if (*at == '.') at++;
-    }
-    return version[0] > 6 || (version[0] == 6 && version[1] >= 14);
 }
 
 [[noreturn]] void load(const loader::start_vectors& own) {

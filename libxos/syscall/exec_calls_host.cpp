@@ -171,6 +171,7 @@ class successor {
     std::size_t reserved_ = 0;   ///< of those, variables of the application's that begin with XOS_
     std::uint64_t preload_ = 0;  ///< the application's LD_PRELOAD=...
     int inherited_ = -1;         ///< for the loader, which closes it
+    bool unnamed_ = false;       ///< executed by its descriptor alone
     const char* program_ = nullptr;  ///< what Linux is to execute instead
 };
 
@@ -286,7 +287,8 @@ bool successor::name_program(const program_file& file, const char* path, std::ui
         if (*path) name << "/";
     }
     add(string(name.terminated(), path));
-    if (!*path) add("--unnamed");
+    unnamed_ = !*path;
+    if (unnamed_) add("--unnamed");
     if (file.scripts) {
         // The interpreter opens the script by this name. If the descriptor is closed by then, Linux
         // says so before.
@@ -317,9 +319,21 @@ bool successor::make_arguments(const program_file& file, const char* path) {
 
 long successor::execute() {
     const auto environment = reinterpret_cast<std::uint64_t>(environment_);
+    const auto program = reinterpret_cast<std::uint64_t>(program_);
+    const auto arguments = reinterpret_cast<std::uint64_t>(arguments_);
+    if (program_ && unnamed_) {
+        // The loader sees by its own name how this Linux names such a process.
+        const long fd = raw_syscall(__NR_open, as_long(program_), O_PATH | O_CLOEXEC);
+        if (is_error(fd)) return fd;
+        const std::uint64_t call[6] = {static_cast<std::uint64_t>(fd),
+                                       reinterpret_cast<std::uint64_t>(""), arguments, environment,
+                                       AT_EMPTY_PATH};
+        const long result = forward(c_, __NR_execveat, call);
+        raw_syscall(__NR_close, fd);
+        return result;
+    }
     if (program_) {
-        const std::uint64_t call[6] = {reinterpret_cast<std::uint64_t>(program_),
-                                       reinterpret_cast<std::uint64_t>(arguments_), environment};
+        const std::uint64_t call[6] = {program, arguments, environment};
         return forward(c_, __NR_execve, call);
     }
     std::uint64_t call[6];
