@@ -85,7 +85,7 @@ class Redis:
         return [servers.tool("redis-benchmark"), "-p", str(self.port), "-q", *map(str, words)]
 
     def measure(self, name, *words):
-        out = self.place.run(self.benchmark(*words)).replace("\r", "\n")
+        out = self.place.run(self.benchmark(*words), patience=3 * servers.PATIENCE).replace("\r", "\n")
         rates = re.findall(r"^([A-Z_]+)[^:\n]*: ([0-9.]+) requests per second", out, re.M)
         check(rates, "redis-benchmark said", out)
         for command, rate in rates:

@@ -172,6 +172,17 @@ class Server:
         check(lines, f"no statistics of {self.name}")
         return sum(sum(json.loads(line)["exits"].values()) for line in lines)
 
+    def activity(self):
+        """Whether it works or waits, for who asks why it has not answered."""
+        lines, before = [], processor_time(self.pid)
+        select.select([], [], [], 1)
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(OSError):
+                about = pathlib.Path(f"/proc/{self.pid}/task/{task}")
+                lines.append(about.joinpath("stat").read_text().rsplit(")", 1)[1].split()[0]
+                             + " " + about.joinpath("wchan").read_text() + " " + about.joinpath("syscall").read_text())
+        return f"{self.name} works {processor_time(self.pid) - before:.2f} s in a second: {lines}; load {os.getloadavg()}"
+
     def complaints(self):
         return [line for line in self.text().splitlines() if line.startswith("xos:")]
 
@@ -198,8 +209,12 @@ class Place:
 
     def run(self, words, patience=PATIENCE, **more):
         """A client: always native. Its standard output."""
-        done = subprocess.run([str(w) for w in words], capture_output=True, text=True, errors="replace",
-                              timeout=patience, stdin=more.pop("stdin", subprocess.DEVNULL), **more)
+        try:
+            done = subprocess.run([str(w) for w in words], capture_output=True, text=True, errors="replace",
+                                  timeout=patience, stdin=more.pop("stdin", subprocess.DEVNULL), **more)
+        except subprocess.TimeoutExpired as e:
+            raise Failed(f"{e}; it said {(e.stdout or b'')[-300:]}; "
+                         + "; ".join(server.activity() for server in self.servers if server.alive())) from None
         check(done.returncode == 0, *words, f"ended with {done.returncode}:", done.stdout[-500:], done.stderr[-500:])
         return done.stdout
 
