@@ -184,17 +184,19 @@ def scenario(place):
     in_parallel(count_up, port, OPERATIONS)
     yield client.get(b"shared")
 
-    before = client.statistics()
+    before, started = client.statistics(), servers.processor_time(server.pid)
     for batch in (1, 16):
         began = time.monotonic()
         in_parallel(set_and_get, port, batch)
         operations = OPERATIONS * 4 // batch * batch * 2 * CLIENTS
         place.figure(f"set, get, {CLIENTS} clients, batch {batch}", operations / (time.monotonic() - began), "/s")
-    after = client.statistics()
+    after, spent = client.statistics(), servers.processor_time(server.pid) - started
     yield [after[name] for name in ("threads", "max_connections", "evictions", "curr_items", "bytes", "total_items",
                                     "cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "get_hits", "get_misses",
                                     "delete_hits", "delete_misses", "incr_hits", "incr_misses", "cas_badval")]
     requests = sum(int(after[n]) for n in ("cmd_get", "cmd_set", "incr_hits", "delete_hits"))
+    commands = sum(int(after[n]) - int(before[n]) for n in ("cmd_get", "cmd_set"))
+    place.figure("processor time a command", spent / commands * 1e6, "us")
     place.note_resident(server.pid)
 
     server.kill(signal.SIGTERM)

@@ -219,7 +219,7 @@ def scenario(place):
     initdb = place.start(database.words("initdb", "-D", database.data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
                                         "--locale=C", "--no-instructions"),
                          "initdb", before=database.before)
-    yield initdb.ended()
+    yield initdb.ended(3 * servers.PATIENCE)  # some thousand files are synchronised
     yield from initdb.text().splitlines()
 
     database.start()

@@ -25,7 +25,7 @@ import time
 
 SOAK = os.environ.get("XOS_SOAK", "") not in ("", "0")
 PATIENCE = float(os.environ.get("XOS_PATIENCE", "60"))
-MOST_EXTRA_MIB = 25
+MOST_EXTRA_MIB = 32
 
 
 class Failed(Exception):
@@ -113,6 +113,12 @@ def own_shared_memory():
         libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"mode=1777")
 
 
+def processor_time(pid):
+    """Seconds of all threads, in the guest too."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def shared_memory():
     system_v = [line.split()[1] for line in pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()[1:]] \
         if os.path.exists("/proc/sysvipc/shm") else []
@@ -166,6 +172,17 @@ class Server:
         check(lines, f"no statistics of {self.name}")
         return sum(sum(json.loads(line)["exits"].values()) for line in lines)
 
+    def activity(self):
+        """Whether it works or waits, for who asks why it has not answered."""
+        lines, before = [], processor_time(self.pid)
+        select.select([], [], [], 1)
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(OSError):
+                about = pathlib.Path(f"/proc/{self.pid}/task/{task}")
+                lines.append(about.joinpath("stat").read_text().rsplit(")", 1)[1].split()[0]
+                             + " " + about.joinpath("wchan").read_text() + " " + about.joinpath("syscall").read_text())
+        return f"{self.name} works {processor_time(self.pid) - before:.2f} s in a second: {lines}; load {os.getloadavg()}"
+
     def complaints(self):
         return [line for line in self.text().splitlines() if line.startswith("xos:")]
 
@@ -192,8 +209,12 @@ class Place:
 
     def run(self, words, patience=PATIENCE, **more):
         """A client: always native. Its standard output."""
-        done = subprocess.run([str(w) for w in words], capture_output=True, text=True, errors="replace",
-                              timeout=patience, stdin=more.pop("stdin", subprocess.DEVNULL), **more)
+        try:
+            done = subprocess.run([str(w) for w in words], capture_output=True, text=True, errors="replace",
+                                  timeout=patience, stdin=more.pop("stdin", subprocess.DEVNULL), **more)
+        except subprocess.TimeoutExpired as e:
+            raise Failed(f"{e}; it said {(e.stdout or b'')[-300:]}; "
+                         + "; ".join(server.activity() for server in self.servers if server.alive())) from None
         check(done.returncode == 0, *words, f"ended with {done.returncode}:", done.stdout[-500:], done.stderr[-500:])
         return done.stdout
 
@@ -232,6 +253,9 @@ def print_figures(native, cell):
 
 
 def excesses(native, cell):
+    """Of the short form: a longer one leaves more freed memory behind, which an arena keeps."""
+    if SOAK:
+        return
     for name, (value, unit) in cell.figures.items():
         if unit == "MiB" and name in native.figures and value > native.figures[name][0] + MOST_EXTRA_MIB:
             yield f"{name}: {value:.1f} MiB in the cell, {native.figures[name][0]:.1f} natively"
