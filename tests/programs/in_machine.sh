@@ -33,7 +33,7 @@ for name in awk bash cat date dash false find grep gzip head ls mawk perl python
 done
 # What these load while they run.
 libraries=/usr/lib/x86_64-linux-gnu
-for file in "$libraries"/libcrypto.so.3 "$libraries"/libffi.so.8 /usr/lib/python3.* /usr/share/perl5 "$libraries/perl-base" \
+for file in "$libraries"/libcrypto.so.3 "$libraries"/libffi.so.8 $(find /usr/lib/python3.* -mindepth 1 -maxdepth 1 ! -name test) /usr/share/perl5 "$libraries/perl-base" \
             /usr/share/doc/bash \
             /etc/services /usr/bin/git; do
     [[ -e $file ]] && pack+=(--file "$(realpath "$file")=$file")

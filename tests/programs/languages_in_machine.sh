@@ -12,7 +12,8 @@ for option; do
     if [[ $option == --run-option=* ]]; then run_options+=("$option"); else options+=("$option"); fi
 done
 
-pack=(--program "$xos" --file "$preload=$preload" --file "$here=/programs")
+loader=$(dirname "$preload")/xos/xos-loader
+pack=(--program "$xos" --file "$preload=$preload" --file "$loader=$loader" --file "$here=/programs")
 need() {
     [[ -e $1 ]] || { echo "languages_in_machine: $1 is missing; run tools/setup.sh test" >&2; exit 1; }
 }

@@ -32,7 +32,9 @@ MORE = ("mmapfixed mmapaddr mmapmany mlock vm-rw vm-segv vm-splice remap cpu nan
 SETTINGS = ["--vm-bytes", "64M", "--mmap-bytes", "32M", "--mremap-bytes", "16M", "--msync-bytes", "8M",
             "--memfd-bytes", "32M", "--shm-bytes", "4M", "--shm-sysv-bytes", "4M", "--userfaultfd-bytes", "8M",
             "--malloc-bytes", "32M", "--brk-bytes", "64M", "--stack-fill", "--pthread-max", "32", "--fork-max", "2",
-            "--vfork-max", "2", "--clone-max", "8", "--vforkmany-bytes", "8M", "--mmapmany-bytes", "32M"]
+            "--vfork-max", "2", "--clone-max", "8", "--vforkmany-bytes", "8M", "--mmapmany-bytes", "32M",
+            # A million a second is more than can be delivered where leaving the guest takes 30 us.
+            "--timer-freq", "1000", "--itimer-freq", "1000", "--timerfd-freq", "1000", "--hrtimers-procs", "4"]
 
 
 def accepted(settings):

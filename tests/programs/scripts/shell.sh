@@ -22,9 +22,9 @@ $value $((6 * 7)) $(echo substituted)
 END
 echo "== process substitution"
 diff <(seq 5) <(seq 1 2 9)
-seq 3 > >(sed 's/^/written /' >through)
-wait $!
-cat through
+mkfifo written
+seq 3 > >(sed 's/^/written /' >written)
+cat written
 echo "== jobs"
 (exit 7) & first=$!
 (exit 8) & second=$!
