@@ -3,6 +3,9 @@
 // by Linux.
 #include <sys/mman.h>
 
+#include <thread>
+#include <xos/memory.hpp>
+
 #include "bench/harness.hpp"
 #include "bench/suites/trap_fault_handlers.hpp"
 #include "bench/suites/vm_pages.hpp"
@@ -81,6 +84,44 @@ const registration large_with_thp({
     .note = "as before; Linux by one large page (MADV_HUGEPAGE)",
     .linux_way = side{.where = place::outside, .setup = find_aligned, .run = map_large},
     .xos_way = mappings<large_pages>(place::inside),
+    .counted_operations = 4,
+});
+
+// ---- The same from memory that a thread outside has zeroed beforehand.
+
+constexpr std::uint64_t zeroed_blocks = 32;  // all that the arena has
+memory::arena* zeroed;
+
+void prepare_zeroed() {
+    zeroed =
+        new memory::arena({.bytes = zeroed_blocks * large_page_size, .zero_in_background = true});
+    void* blocks[zeroed_blocks];
+    for (void*& block : blocks) {
+        block = zeroed->allocate(large_page_size);
+        touch(reinterpret_cast<std::uint64_t>(block), large_pages);
+    }
+    for (void* block : blocks) zeroed->free(block, large_page_size);
+    while (zeroed->statistics().clean_free < zeroed->statistics().free) std::this_thread::yield();
+}
+
+void map_zeroed(std::uint64_t operations) {
+    for (; operations; operations--) {
+        void* block = zeroed->allocate(large_page_size, memory::contents::zeroed);
+        touch(reinterpret_cast<std::uint64_t>(block), large_pages);
+        zeroed->free(block, large_page_size);
+    }
+}
+
+const registration large_zeroed_beforehand({
+    .suite = "vm",
+    .name = "map-touch-unmap-2m-clean",
+    .note = "2 MiB of an arena that a thread outside zeroes, by one large leaf; Linux by one "
+            "large page, which it zeroes now",
+    .linux_way = side{.where = place::outside, .setup = find_aligned, .run = map_large},
+    .xos_way = {.where = place::own_cell,
+                .setup = prepare_zeroed,
+                .run = map_zeroed,
+                .most = 6},  // more and it has to look for a clean one
     .counted_operations = 4,
 });
 
