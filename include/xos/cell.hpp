@@ -54,8 +54,8 @@ struct cell_options {
     xos::transport transport = xos::transport::automatic;
     /// A forked child first runs natively, and enters a VM of its own when it has made 64 system
     /// calls, has lived a millisecond, or needs one. A child that soon execs never pays for it.
-    /// Until then functions of libxos must not be called in the child, and memory inside that was
-    /// made inaccessible is accessible.
+    /// Until then functions of libxos must not be called in the child. Where mmap's family has taken
+    /// rights away inside, of which Linux does not know, a child has its VM from the start.
     bool native_children = false;
 };
 

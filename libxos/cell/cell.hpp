@@ -73,6 +73,7 @@ struct cell_state {
     std::uint64_t ring0_picoseconds = 0;  ///< cost of a ring-0 instruction; 0: not measured
     bool ring0_interpreted = false;
     bool native_children = false;
+    bool hides_memory = false;  ///< has taken rights away of which Linux does not know
     bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
 
     kvm::descriptor_set descriptors;

@@ -135,7 +135,9 @@ void start_natively(context& c) {
 void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
     constexpr int user_dispatch = 2;
     const bool is_call = signal == cell::sig_sys && info->code == user_dispatch;
-    if (is_call && stays_native(c, u)) {
+    // By SYSCALL, and not by INT 80, whose numbers are others.
+    constexpr std::uint64_t x86_64 = 0xc000003e;
+    if (is_call && info->rest[1] >> 32 == x86_64 && stays_native(c, u)) {
         if (make_call(c, u)) trap::return_natively(c, u);
     } else if (is_call) {
         u.rip -= 2;  // made again in the guest

@@ -30,7 +30,7 @@ void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::ui
     cell::leave_parent(&c, flags & CLONE_FILES ? cell::descriptor_table::shared
                                                : cell::descriptor_table::copied);
     if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.actions);
-    if (the_cell.native_children) {
+    if (the_cell.native_children && !the_cell.hides_memory) {
         c.signal_mask = mask;
         arch::write_fs_base(fs);
         start_natively(c);  // comes back if Linux cannot

@@ -26,7 +26,7 @@ constexpr std::uint64_t round_up(std::uint64_t bytes) {
 }
 
 /// As mmap(2) has it, and back.
-access access_for(std::uint64_t protection);
+access grant(std::uint64_t protection);
 int protection_for(access a);
 
 /// The entry of an arena page, large or small.

@@ -12,7 +12,8 @@ using base::is_error;
 std::uint64_t linux_pages = 0;
 
 /// A page that may be written or executed may be read, as on all x86 without protection keys.
-access access_for(std::uint64_t protection) {
+access grant(std::uint64_t protection) {
+    if (!(protection & PROT_WRITE)) cell::the_cell.hides_memory = true;
     if (!(protection & all_protections)) return access::none;
     return static_cast<access>(1u | (protection & PROT_WRITE ? 2u : 0u) |
                                (protection & PROT_EXEC ? 4u : 0u));
@@ -156,7 +157,7 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
     }
     reclaim_from_linux(begin, length, stale);
     for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
-    map_zeroed(begin, length, access_for(protection), stale);
+    map_zeroed(begin, length, grant(protection), stale);
     stale.flush();
     return static_cast<long>(address);
 }

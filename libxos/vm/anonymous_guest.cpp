@@ -85,7 +85,7 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
     const gva at = memory_arena().allocate_in_guest(
         bytes, contents::zeroed, reserves ? buddy::preference::clean : buddy::preference::dirty);
     if (!at.value) return declined;
-    if (const vm::access wanted = access_for(protection); wanted != vm::access::read_write) {
+    if (const vm::access wanted = grant(protection); wanted != vm::access::read_write) {
         memory::guest_edit editing(lock());
         stale_translations stale;
         protect_range(memory_arena().own_view(), at, bytes, wanted, stale);
@@ -138,7 +138,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
             if (k == kind::hole) result = error_nomem;
             if (k == kind::theirs) result = ask_linux(__NR_mprotect, begin.value, part, protection);
             if (k == kind::ours)
-                protect_range(memory_arena().own_view(), begin, part, access_for(protection),
+                protect_range(memory_arena().own_view(), begin, part, grant(protection),
                               stale);
         });
     stale.flush();
