@@ -93,7 +93,7 @@ namespace {
 
 void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
-    const std::uint64_t number = area.number;
+    const std::uint64_t number = static_cast<std::uint32_t>(area.number);  // as Linux looks at it
     if (const emulation emulate = emulation_of(number)) {
         c.emulated[number]++;
         const long result = emulate(c, area.arguments);

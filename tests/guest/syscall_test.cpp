@@ -474,6 +474,15 @@ TEST_CASE("unknown numbers answer ENOSYS") {
     CHECK(native[3] == "999=-1 ENOSYS");
 }
 
+TEST_CASE("the upper half of a call's number does not count") {
+    same([] {
+        constexpr long upper = 0x7fff'0000'0000'0000;
+        const auto pid = static_cast<int>(syscall(upper | SYS_fork));
+        if (pid == 0) _exit(static_cast<int>(syscall(upper | SYS_getppid)) == getppid() ? 3 : 4);
+        return status_of(pid);
+    });
+}
+
 TEST_CASE("the gateway's unused numbers are unknown calls") {
     const auto native =
         same([] { return outcome_of("gateway", [] { return syscall(0x584f'530f, 0, 0, 0); }); });
