@@ -62,6 +62,7 @@ gva reserve(std::size_t bytes, leaf smallest) {
             auto& r = *static_cast<request*>(argument);
             r.failed = reserve_frames(api::frame_arena_bytes());
             if (r.failed.ok()) r.failed = reserve_view(r.bytes, r.smallest, r.begin);
+            cell::the_cell.hides_memory = true;
         },
         &r);
     if (!r.failed.ok()) api::raise(r.failed);

@@ -25,11 +25,11 @@ namespace {
 
 /// Whether memory without permissions, of which the program will use a part at a time, is taken
 /// from the arena, where it has its room whether it is used or not: malloc's arenas of threads are
-/// made so. A stack is small, and a large page too much for it.
+/// made so, with MAP_NORESERVE. Others only look for a place, or are stacks.
 bool may_reserve(std::uint64_t bytes, std::uint64_t flags) {
     constexpr std::uint64_t most = std::uint64_t{128} << 20;
     static std::uint64_t reserved = 0;
-    if (flags & MAP_STACK || bytes > most) return false;
+    if (!(flags & MAP_NORESERVE) || flags & MAP_STACK || bytes > most) return false;
     const std::uint64_t limit = memory_arena().options().bytes / 2;
     if (__atomic_add_fetch(&reserved, bytes, __ATOMIC_RELAXED) <= limit) return true;
     __atomic_sub_fetch(&reserved, bytes, __ATOMIC_RELAXED);
@@ -85,6 +85,8 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
     const gva at = memory_arena().allocate_in_guest(
         bytes, contents::zeroed, reserves ? buddy::preference::clean : buddy::preference::dirty);
     if (!at.value) return declined;
+    // A large page is too much for what most threads allocate.
+    if (reserves) arch::in_host_from_kernel([&] { advise(at, bytes, residency::demand); });
     if (const vm::access wanted = grant(protection); wanted != vm::access::read_write) {
         memory::guest_edit editing(lock());
         stale_translations stale;
@@ -138,8 +140,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
             if (k == kind::hole) result = error_nomem;
             if (k == kind::theirs) result = ask_linux(__NR_mprotect, begin.value, part, protection);
             if (k == kind::ours)
-                protect_range(memory_arena().own_view(), begin, part, grant(protection),
-                              stale);
+                protect_range(memory_arena().own_view(), begin, part, grant(protection), stale);
         });
     stale.flush();
     return result;
