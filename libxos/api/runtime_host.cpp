@@ -26,6 +26,7 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .interrupted = syscall::on_interrupted,
                                     .leaving = on_leaving,
                                     .why_refused = vm::why_refused,
+                                    .show_memory = vm::show_arena_to_linux,
                                     .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};

@@ -39,6 +39,8 @@ struct exit_hooks {
     void (*interrupted)(context&);  ///< perhaps in a call that the kernel module was making
     void (*leaving)(context&);      ///< before a thread goes on in host mode, all signals blocked
     refusal (*why_refused)(std::uint64_t address);
+    /// Gives Linux the rights that the guest's own tables give.
+    void (*show_memory)();
     /// A forked child that runs natively has made a call, or gets a signal. Does not come back.
     void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
 };

@@ -60,6 +60,9 @@ long readlinkat(cell::context& c, const std::uint64_t* a);
 long getrlimit(cell::context& c, const std::uint64_t* a);
 long setrlimit(cell::context& c, const std::uint64_t* a);
 long prlimit64(cell::context& c, const std::uint64_t* a);
+// leave_calls_host.cpp
+long seccomp(cell::context& c, const std::uint64_t* a);
+long prctl(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
 long close(cell::context& c, const std::uint64_t* a);
 long dup2(cell::context& c, const std::uint64_t* a);
@@ -79,6 +82,9 @@ void take_sys_action();
 void restore_sys_action(const cell::context& c);
 /// process_calls_host.cpp
 void make_machine_of_child(cell::context& c);
+
+/// Whether no other thread is inside.
+bool last_in_cell(const cell::context& c);
 
 /// Made by this thread for the application, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);

@@ -71,8 +71,6 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
             return true;
         case __NR_prctl:
             return u.rdi != set_syscall_user_dispatch && u.rdi != PR_SET_SECCOMP;
-        case __NR_seccomp:
-            return false;
         default:
             return emulation_of(number) == nullptr;
     }

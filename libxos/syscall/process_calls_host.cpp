@@ -128,13 +128,6 @@ long start(context& c, const clone_arguments& args) {
                                  : fork_process(c, args, mask);
 }
 
-bool last_in_cell(const context& c) {
-    for (unsigned i = 0; i < the_cell.context_count; i++) {
-        const context& other = the_cell.context_at(i);
-        if (&other != &c && __atomic_load_n(&other.busy, __ATOMIC_ACQUIRE)) return false;
-    }
-    return true;
-}
 
 /// "kvm-nx-lpage-re" and the like: since Linux 6.12 a VM has kernel threads in its process's own
 /// thread group, and a process whose last thread merely exits would wait for them for ever.
@@ -177,6 +170,14 @@ bool only_kernel_workers_remain(std::uint32_t self) {
 }
 
 }  // namespace
+
+bool last_in_cell(const context& c) {
+    for (unsigned i = 0; i < the_cell.context_count; i++) {
+        const context& other = the_cell.context_at(i);
+        if (&other != &c && __atomic_load_n(&other.busy, __ATOMIC_ACQUIRE)) return false;
+    }
+    return true;
+}
 
 long fork(context& c, const std::uint64_t*) {
     return start(c, {.exit_signal = sigchld});

@@ -41,6 +41,8 @@ struct emulation_list {
         by_number[__NR_pkey_mprotect] = pkey_mprotect;
         by_number[__NR_mremap] = mremap;
         by_number[__NR_shmat] = shmat;
+        by_number[__NR_seccomp] = seccomp;
+        by_number[__NR_prctl] = prctl;
         by_number[__NR_close] = close;
         by_number[__NR_dup2] = dup2;
         by_number[__NR_dup3] = dup3;

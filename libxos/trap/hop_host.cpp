@@ -192,6 +192,10 @@ void continue_natively(context& c, const arch::general_registers& r) {
     launch(c, r, c.signal_mask & ~bit_of(cell::sig_sys), false);
 }
 
+void leave_natively(context& c, const arch::general_registers& r) {
+    launch(c, r, c.signal_mask, false);
+}
+
 void return_natively(context& c, kernel_ucontext& frame) {
     frame.mask = c.signal_mask & ~bit_of(cell::sig_sys);
     frame.stack = c.alternate;

@@ -41,7 +41,9 @@ void force(cell::context& c, const arch::general_registers& r, int signal, int c
 /// In a forked child without a VM: the thread goes on at `r`, with the extended state in c.fpu,
 /// until it makes a system call or gets a signal.
 [[noreturn]] void continue_natively(cell::context& c, const arch::general_registers& r);
-/// The same from the frame with which it came back.
+/// The same for good: Linux has the application's own handlers, and FS and GS are as they shall be.
+[[noreturn]] void leave_natively(cell::context& c, const arch::general_registers& r);
+/// As continue_natively(), from the frame with which it came back.
 [[noreturn]] void return_natively(cell::context& c, cell::kernel_ucontext& frame);
 
 /// Queues `signal` for this thread and delivers it with the guest at `r`. Returns only when the

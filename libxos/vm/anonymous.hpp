@@ -26,6 +26,10 @@ cell::refusal why_refused(std::uint64_t address);
 /// Host mode: gives a part of the arena fresh memory, whatever lies there.
 void restore_memory(gva begin, std::uint64_t length);
 
+/// Host mode: has Linux allow what the guest's tables allow in the arena, and no more, before the
+/// process goes on without them.
+void show_arena_to_linux();
+
 }  // namespace xos::vm
 
 extern "C" {

@@ -119,8 +119,8 @@ TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
                                 "exit",         "exit_group",   "execve",        "execveat",
                                 "close",        "dup2",         "dup3",          "close_range",
                                 "getdents",     "getdents64",   "pkey_mprotect", "rseq",
-                                "readlink",     "readlinkat",   "getrlimit",     "setrlimit",
-                                "prlimit64",    "shmat"});
+                                "seccomp",      "prctl",        "readlink",      "readlinkat",
+                                "getrlimit",    "setrlimit",    "prlimit64",     "shmat"});
     CHECK(names_with(policy::inside_emulate) ==
           std::set<std::string>{"mmap", "mprotect", "munmap", "mremap"});
     CHECK(names_with(policy::inside_forward) == std::set<std::string>{"brk", "madvise"});

@@ -33,7 +33,8 @@ inline std::string_view note_on(std::string_view name) {
         {"dup3", "onto a descriptor of libxos's own: EBADF"},
         {"close_range", "passes by libxos's own descriptors"},
         {"prlimit64",
-         "RLIMIT_NOFILE: the hard limit that a program lowers stays higher in Linux until it execs, "
+         "RLIMIT_NOFILE: the hard limit that a program lowers stays higher in Linux until it "
+         "execs, "
          "for libxos's own descriptors"},
         {"getrlimit", "as prlimit64"},
         {"setrlimit", "as prlimit64"},
@@ -49,7 +50,8 @@ inline std::string_view note_on(std::string_view name) {
          "execs or stays"},
         {"vfork", "the child runs on a vCPU of the parent's VM until it execs or ends"},
         {"execve",
-         "by LD_PRELOAD, by the loader or outside, as the program demands ([loader.md](loader.md))"},
+         "by LD_PRELOAD, by the loader or outside, as the program demands "
+         "([loader.md](loader.md))"},
         {"execveat", "as execve"},
         {"exit", "gives the vCPU back; the last thread's ends the process"},
         {"exit_group", "prints statistics first, if they are wanted"},
@@ -59,7 +61,9 @@ inline std::string_view note_on(std::string_view name) {
         {"modify_ldt", "ENOSYS"},
         {"iopl", "ENOSYS; ports are Linux's to refuse: SIGSEGV"},
         {"ioperm", "ENOSYS; ports are Linux's to refuse: SIGSEGV"},
-        {"seccomp", "a filter sees the calls that libxos makes for itself, too"},
+        {"seccomp",
+         "a program of one thread under `xos run` goes on natively, for good; with several threads "
+         "a filter sees the calls that libxos makes for itself, too"},
         {"prctl", "PR_SET_SECCOMP: as seccomp"},
         {"ptrace", "a tracer sees host mode: registers of the run loop, not the guest's"},
         {"process_vm_readv", "libxos reads arguments with it: a filter must allow it"},

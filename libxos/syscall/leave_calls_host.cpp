@@ -1,0 +1,76 @@
+// A program that limits its own system calls (seccomp) goes on natively, for good: a filter would
+// see the calls that libxos makes for it as well, and few filters let KVM_RUN pass.
+//
+// Linux takes everything over that libxos has kept: handlers, the alternate stack, the break, what
+// memory of the arena may be done with. Then the thread goes back to its SYSCALL instruction, in
+// host mode. With several threads inside there is no such way: Linux then carries the call out as
+// any other.
+#include <linux/prctl.h>
+#include <linux/seccomp.h>
+
+#include "libxos/arch/cpu.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/trap/signals.hpp"
+
+namespace xos::syscall {
+
+using cell::context;
+using cell::position;
+using cell::the_cell;
+
+namespace {
+
+void give_handlers_back(const context& c) {
+    for (int s = 1; s <= cell::signal_count; s++) {
+        if (s == cell::sig_kill || s == cell::sig_stop) continue;
+        base::raw_syscall(__NR_rt_sigaction, s, base::as_long(&c.actions->of[s]), 0, 8);
+    }
+}
+
+/// Comes back if the call is to be carried out here after all, or made again after a signal.
+void leave_for_good(context& c, std::uint64_t number) {
+    // Only a program that does not know of libxos can do without it.
+    if (!the_cell.native_children || c.shares_memory_only || !last_in_cell(c)) return;
+    const std::uint64_t mask = trap::block_signals(c);
+    if (c.signals_pending) {
+        trap::apply_mask(c, mask);
+        c.where = position::taken_back;
+        return;
+    }
+    c.signal_mask = mask;
+    arch::general_registers r;
+    cell::application_registers(c, r);
+    r.rip -= 2;  // the length of SYSCALL
+    r.rax = number;
+    c.cpu.read_xsave(c.fpu);
+    const std::uint64_t fs = c.cpu.read_special().fs.base;
+    if (the_cell.at_exit) {
+        const base::lock_guard guard(the_cell.reporting);
+        the_cell.at_exit("leave");
+    }
+    the_cell.hooks.show_memory();
+    the_cell.hooks.leaving(c);
+    the_cell.descriptor_limit.make_real();
+    cell::leave_parent(&c);  // also what Linux would wait for at the end: the VM's own threads
+    the_cell.descriptors.close_all();
+    give_handlers_back(c);
+    arch::write_fs_base(fs);
+    arch::write_gs_base(c.host_gs_base);
+    trap::leave_natively(c, r);
+}
+
+}  // namespace
+
+long seccomp(context& c, const std::uint64_t* a) {
+    if (a[0] == SECCOMP_SET_MODE_STRICT || a[0] == SECCOMP_SET_MODE_FILTER)
+        leave_for_good(c, __NR_seccomp);
+    return c.where == position::taken_back ? 0 : forward(c, __NR_seccomp, a);
+}
+
+long prctl(context& c, const std::uint64_t* a) {
+    if (a[0] == PR_SET_SECCOMP) leave_for_good(c, __NR_prctl);
+    return c.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
+}
+
+}  // namespace xos::syscall
