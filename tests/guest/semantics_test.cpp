@@ -126,15 +126,15 @@ TEST_CASE("a mapping that grows down grows down") {
     same([] {
         lines seen;
         constexpr std::size_t room = 512 * page;
-        char* m = map(room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
-        munmap(m, room);
+        char* m = map(room + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
+        munmap(m, room);  // and above it nothing may be touched
         char* top = static_cast<char*>(mmap(m + room - page, page, PROT_READ | PROT_WRITE,
                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED,
                                             -1, 0));
         for (std::size_t below = 0; below < 16; below++)
             seen.push_back(touch(top - below * page, true));
         seen.push_back(touch(top + page));
-        munmap(top - 16 * page, 17 * page);
+        munmap(top - 16 * page, 18 * page);
         return seen;
     });
 }
