@@ -509,5 +509,5 @@ TEST_CASE("without an arena Linux serves everything") {
         munmap(mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), page);
         return thread_exits() - before;
     });
-    CHECK(exits == (current_transport() == transport::module ? 0 : 2));
+    CHECK(exits == 2);
 }
