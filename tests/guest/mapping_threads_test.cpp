@@ -211,11 +211,11 @@ void check_arena() {
 }  // namespace
 
 TEST_CASE("many threads map and unmap at random beside a model") {
-    CHECK(in_cell([] { return run(24, [](unsigned step) { return step == 40; }); }) == 0);
+    CHECK(in_cell([] { return run(12, [](unsigned step) { return step == 24; }); }) == 0);
     check_arena();
 }
 
-TEST_CASE("hundreds of threads map and unmap at random for minutes", "[.][soak]") {
+TEST_CASE("mapping and unmapping by hundreds at random for minutes", "[.][soak]") {
     const char* seconds = std::getenv("XOS_SOAK");
     const auto end =
         std::chrono::steady_clock::now() + std::chrono::seconds(seconds ? std::atoi(seconds) : 8);
