@@ -7,9 +7,9 @@
 #include "libxos/api/stats_text.hpp"
 #include "libxos/base/log_write.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
-#include "libxos/program/strings.hpp"
 #include "libxos/syscall/trace.hpp"
 
 namespace xos::api {
@@ -18,17 +18,9 @@ using cell::the_cell;
 
 namespace {
 
-using program::after;
-using program::same;
-
-const char* variable(char** environment, const char* name) {
-    for (; *environment; environment++) {
-        const char *entry = *environment, *wanted = name;
-        while (*wanted && *entry == *wanted) entry++, wanted++;
-        if (!*wanted && *entry == '=') return entry + 1;
-    }
-    return nullptr;
-}
+using base::after;
+using base::same;
+using base::variable;
 
 bool parse_mode(const char* text, mode& m) {
     for (mode candidate : {mode::automatic, mode::ring0, mode::ring3, mode::pvm}) {
@@ -161,20 +153,20 @@ void give_up(const char* what, const char* advice, int error, int status) {
 wishes wishes_from(char** environment) {
     wishes w;
     cell::cell_options& options = w.options;
-    if (const char* wanted = variable(environment, "XOS_MODE");
+    if (const char* wanted = variable(environment, "XOS_MODE=");
         wanted && *wanted && !parse_mode(wanted, options.wanted)) {
         give_up("XOS_MODE is none of auto, ring0, ring3, pvm", "", 0);
     }
-    if (const char* wanted = variable(environment, "XOS_MEM");
+    if (const char* wanted = variable(environment, "XOS_MEM=");
         wanted && *wanted && !parse_bytes(wanted, options.process_arena)) {
         give_up("XOS_MEM is no number of bytes", "write 0, or a number with K, M or G behind it",
                 0);
     }
-    if (const char* wanted = variable(environment, "XOS_PAGER");
+    if (const char* wanted = variable(environment, "XOS_PAGER=");
         wanted && *wanted && !parse_pager(wanted, options)) {
         give_up("XOS_PAGER is none of huge, demand, populate, window[:PAGES]", "", 0);
     }
-    if (const char* wanted = variable(environment, "XOS_TRANSPORT");
+    if (const char* wanted = variable(environment, "XOS_TRANSPORT=");
         wanted && *wanted && !parse_transport(wanted, options.transport)) {
         give_up("XOS_TRANSPORT is none of auto, exit, module", "", 0);
     }
@@ -189,11 +181,11 @@ wishes wishes_from(char** environment) {
         case problem::size:
             give_up("the variables that begin with XOS_ are too many or too long", "unset some", 0);
     }
-    const char* quiet = variable(environment, "XOS_QUIET");
+    const char* quiet = variable(environment, "XOS_QUIET=");
     if (!is_off(quiet) && !same(quiet, "1")) give_up("XOS_QUIET is neither 0 nor 1", "", 0);
     the_cell.quiet = !is_off(quiet);
-    w.statistics = variable(environment, "XOS_STATS");
-    w.trace = variable(environment, "XOS_TRACE");
+    w.statistics = variable(environment, "XOS_STATS=");
+    w.trace = variable(environment, "XOS_TRACE=");
     // The module would answer calls that nobody sees.
     if (!is_off(w.trace)) options.transport = transport::exit;
     return w;

@@ -1,5 +1,6 @@
 // Statistics for programs to read: one object in one line.
 #include "libxos/api/stats_text.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/syscall/table.hpp"
@@ -12,12 +13,6 @@ using base::as_long;
 using base::raw_syscall;
 using cell::the_cell;
 
-constexpr const char* exit_keys[] = {"leave",     "system_call", "trap", "poll",
-                                     "host_call", "kernel_call", "null", "signal",
-                                     "refused",   "privileged",  "other"};
-static_assert(sizeof exit_keys / sizeof *exit_keys == static_cast<unsigned>(exit_kind::count));
-constexpr const char* path_keys[] = {"exit", "emulated", "local", "module"};
-static_assert(sizeof path_keys / sizeof *path_keys == static_cast<unsigned>(syscall_path::count));
 constexpr const char* punt_keys[] = {"call", "watched", "signal", "gate", "frame", "vcpu"};
 static_assert(sizeof punt_keys / sizeof *punt_keys ==
               static_cast<unsigned>(statistics::punt::count));
@@ -55,7 +50,7 @@ class writer {
 
     writer& key(const char* name) {
         separate();
-        string(name, length_of(name));
+        string(name, base::length(name));
         out_ << ":";
         fresh_ = true;
         return *this;
@@ -64,7 +59,7 @@ class writer {
         separate();
         out_.dec(n);
     }
-    void value(const char* text) { value(text, length_of(text)); }
+    void value(const char* text) { value(text, base::length(text)); }
     void value(const char* text, std::size_t n) {
         separate();
         string(text, n);
@@ -82,11 +77,6 @@ class writer {
     }
 
   private:
-    static std::size_t length_of(const char* s) {
-        std::size_t n = 0;
-        while (s[n]) n++;
-        return n;
-    }
     void separate() {
         if (!fresh_) out_ << ",";
         fresh_ = false;
@@ -138,7 +128,7 @@ void system_calls(writer& w, const statistics& s) {
         number.dec(n);
         w.key(entry.name.empty() ? number.terminated() : entry.name.data()).open();
         for (unsigned p = 0; p < s.syscalls.size(); p++) {
-            if (const auto calls = s.syscalls.data()[p].data()[n]) w.field(path_keys[p], calls);
+            if (const auto calls = s.syscalls.data()[p].data()[n]) w.field(path_names[p], calls);
         }
         w.close();
     }
@@ -188,7 +178,7 @@ void describe_as_json(const statistics& s, const memory_inside& memory, const ch
     w.field("signals", s.signals);
     w.field("programs_outside", the_cell.outside_starts);
     w.key("exits").open();
-    for (unsigned k = 0; k < s.exits.size(); k++) w.field(exit_keys[k], s.exits.data()[k]);
+    for (unsigned k = 0; k < s.exits.size(); k++) w.field(exit_names[k], s.exits.data()[k]);
     w.close();
     system_calls(w, s);
     exceptions(w, s);

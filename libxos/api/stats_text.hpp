@@ -8,6 +8,14 @@
 
 namespace xos::api {
 
+/// As in the JSON; the text has spaces for the underscores.
+inline constexpr const char* exit_names[] = {"leave",     "system_call", "trap", "poll",
+                                             "host_call", "kernel_call", "null", "signal",
+                                             "refused",   "privileged",  "other"};
+static_assert(sizeof exit_names / sizeof *exit_names == static_cast<unsigned>(exit_kind::count));
+inline constexpr const char* path_names[] = {"exit", "emulated", "local", "module"};
+static_assert(sizeof path_names / sizeof *path_names == static_cast<unsigned>(syscall_path::count));
+
 void collect(statistics& s);
 
 using sink = void (*)(const char* text, std::size_t length, void* to);

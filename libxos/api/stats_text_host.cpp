@@ -10,12 +10,6 @@ namespace {
 
 using cell::the_cell;
 
-constexpr const char* exit_names[] = {"leave",     "system call", "trap", "poll",
-                                      "host call", "kernel call", "null", "signal",
-                                      "refused",   "privileged",  "other"};
-static_assert(sizeof exit_names / sizeof *exit_names == static_cast<unsigned>(exit_kind::count));
-constexpr const char* path_names[] = {"exit", "emulated", "local", "module"};
-
 constexpr const char* punt_names[] = {"not made by it", "watched",   "signal pending",
                                       "gate closed",    "bad frame", "unknown vCPU"};
 static_assert(sizeof punt_names / sizeof *punt_names == XOS_PUNT_COUNT);
@@ -45,7 +39,8 @@ void pad(line& l, std::size_t to) {
 void row(printer& p, const char* what, std::uint64_t value) {
     if (!value) return;
     line l;
-    l << "xos:   " << what;
+    l << "xos:   ";
+    for (; *what; what++) l.append(*what == '_' ? " " : what, 1);
     pad(l, 32);
     l.dec(value);
     p.print(l);

@@ -40,6 +40,10 @@ struct kernel_ucontext {
 };
 static_assert(sizeof(kernel_ucontext) == 304);
 
+struct io_vector {
+    std::uint64_t base, length;
+};
+
 struct clone_arguments {
     std::uint64_t flags = 0, pidfd = 0, child_tid = 0, parent_tid = 0, exit_signal = 0;
     std::uint64_t stack = 0, stack_size = 0, tls = 0, set_tid = 0, set_tid_size = 0, cgroup = 0;

@@ -1,25 +1,16 @@
-#include <linux/time.h>
-
 #include "libxos/arch/cpu.hpp"
 #include "libxos/arch/guest_layout.h"
-#include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/clock.hpp"
 #include "libxos/cell/probe.hpp"
 #include "libxos/cell/stubs.hpp"
 
 namespace xos::cell {
 
+using base::monotonic_nanoseconds;
 using base::outcome;
 using base::step;
 
 namespace {
-
-std::uint64_t monotonic_nanoseconds() {
-    struct {
-        std::int64_t seconds, nanoseconds;
-    } now{};
-    base::raw_syscall(__NR_clock_gettime, CLOCK_MONOTONIC, base::as_long(&now));
-    return static_cast<std::uint64_t>(now.seconds * 1'000'000'000 + now.nanoseconds);
-}
 
 constexpr int input_output_error = 5;
 

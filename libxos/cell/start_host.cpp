@@ -78,7 +78,9 @@ outcome map_own_image() {
     if (failure = the_cell.space().reveal_code(); !failure.ok()) return failure;
     // Without /proc, too: the dispatcher cannot take an exception of its own first instruction.
     const gva code{address_of(xos_vectors_ring0)};
-    if (!the_cell.space().find_code(code)) return {step::page_tables, 12};
+    const auto leaf = the_cell.space().tables().query(code);
+    const bool executable = leaf && !any(leaf->flags & arch::entry_flags::no_execute);
+    if (!executable && !the_cell.space().find_code(code)) return {step::page_tables, 12};
     return failure;
 }
 

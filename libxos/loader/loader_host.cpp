@@ -14,10 +14,10 @@
 
 #include "libxos/api/face.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/loader/process.hpp"
 #include "libxos/program/program_file.hpp"
-#include "libxos/program/strings.hpp"
 
 extern "C" {
 // ld's own.
@@ -30,10 +30,10 @@ extern "C" {
 namespace {
 
 using namespace xos;
+using base::after;
 using base::as_long;
 using base::raw_syscall;
-using program::after;
-using program::same;
+using base::same;
 
 constexpr int not_executable = 126, not_found = 127;
 
@@ -60,7 +60,7 @@ command parse(const loader::start_vectors& own) {
         else if (const char* value = after(word, "--file="))
             c.file = value;
         else if (const char* value = after(word, "--descriptor=");
-                 value && program::parse_descriptor(value, c.descriptor))
+                 value && base::parse_descriptor(value, c.descriptor))
             continue;
         else if (same(word, "--unnamed"))
             c.unnamed = true;
@@ -81,7 +81,7 @@ bool names_process_by_file() {
     char name[16] = {};
     raw_syscall(__NR_prctl, PR_GET_NAME, as_long(name));
     int number;
-    return !program::parse_descriptor(name, number);
+    return !base::parse_descriptor(name, number);
 }
 
 /// What Linux does with a script: its interpreter, with the script's name among the arguments. By

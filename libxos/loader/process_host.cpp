@@ -4,8 +4,8 @@
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/loader/process.hpp"
-#include "libxos/program/strings.hpp"
 #include "xos/types.hpp"
 
 extern "C" {
@@ -36,7 +36,7 @@ void bounds(char** list, std::uint64_t n, std::uint64_t nothing, __u64& begin, _
     begin = end = nothing;
     if (!n) return;
     begin = address(list[0]);
-    end = address(list[n - 1]) + program::length(list[n - 1]) + 1;
+    end = address(list[n - 1]) + base::length(list[n - 1]) + 1;
     // Out of order, because somebody has moved them: Linux would take what lies between for text.
     if (end < begin) end = begin;
 }
@@ -160,7 +160,7 @@ start_vectors pass_on(const start_vectors& own, const program_start& start) {
 }
 
 bool tell_linux(const start_vectors& started, const image& main, int file, const char* name) {
-    raw_syscall(__NR_prctl, PR_SET_NAME, as_long(program::basename(name)));
+    raw_syscall(__NR_prctl, PR_SET_NAME, as_long(base::basename(name)));
     const std::uint64_t stack = address(started.base);
     const std::uint64_t heap = heap_of(main);
     __u64 arguments_begin, arguments_end, environment_begin, environment_end;

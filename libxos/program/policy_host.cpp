@@ -1,20 +1,19 @@
 #include <initializer_list>
 
+#include "libxos/base/strings.hpp"
 #include "libxos/program/policy.hpp"
-#include "libxos/program/strings.hpp"
 
 namespace xos::program {
+
+using base::after;
+using base::basename;
+using base::length;
+using base::same;
+using base::variable;
 
 namespace {
 
 constexpr char library_name[] = "libxos-preload.so", loader_name[] = "xos/xos-loader";
-
-const char* variable(char** environment, const char* name) {
-    for (; *environment; environment++) {
-        if (const char* value = after(*environment, name)) return value;
-    }
-    return nullptr;
-}
 
 constexpr bool ends_entry(char c) {
     return c == '\0' || c == ':' || c == ' ';

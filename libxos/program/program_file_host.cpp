@@ -6,15 +6,17 @@
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/program/program_file.hpp"
-#include "libxos/program/strings.hpp"
 
 namespace xos::program {
 
 using base::as_long;
+using base::basename;
 using base::is_error;
 using base::raw_syscall;
+using base::same;
 
 namespace {
 

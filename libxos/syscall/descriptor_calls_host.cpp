@@ -1,5 +1,6 @@
 // The application's descriptors and libxos's are in one table: its calls pass ours by.
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/syscall/emulated.hpp"
 
@@ -74,14 +75,11 @@ bool lists_own_descriptors(std::uint64_t fd) {
     base::text<64> own;
     own << "/proc/";
     own.dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid))) << "/";
-    const char *at = target, *prefix = own.terminated();
-    while (*prefix && *at == *prefix) at++, prefix++;
-    if (*prefix) return false;
-    // "fd", "fdinfo", or those of "task/TID".
-    const char* last = at;
-    for (; *at; at++)
-        if (*at == '/') last = at + 1;
-    return last[0] == 'f' && last[1] == 'd' && (!last[2] || last[2] == 'i');
+    const char* rest = base::after(target, own.terminated());
+    if (!rest) return false;
+    // Or those of "task/TID".
+    const char* last = base::basename(rest);
+    return base::same(last, "fd") || base::same(last, "fdinfo");
 }
 
 bool names_own(const char* name) {

@@ -8,20 +8,21 @@
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/program/program_file.hpp"
-#include "libxos/program/strings.hpp"
 #include "libxos/syscall/emulated.hpp"
 
 namespace xos::syscall {
 
+using base::after;
 using base::as_long;
 using base::is_error;
 using base::raw_syscall;
 using cell::context;
+using cell::io_vector;
 using cell::position;
 using cell::the_cell;
-using program::after;
 using program::follow;
 using program::loading;
 using program::program_file;
@@ -93,10 +94,6 @@ bool count_words(std::uint64_t list, std::size_t& n) {
 bool copy_words(std::uint64_t* to, std::uint64_t list, std::size_t n) {
     return n == 0 || copy_in(to, list, n * sizeof *to);
 }
-
-struct io_vector {
-    std::uint64_t base, length;
-};
 
 /// The beginnings of the application's variables, many at a time.
 class variable_heads {
@@ -434,14 +431,15 @@ long replace_program(context& c, const request& r) {
     if (trap_action.handler == 1) {
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
     }
+    const bool likely = exec_is_likely(r.number, r.call);
     // A child that borrows this memory has no statistics of its own.
-    if (the_cell.at_exit && !c.shares_memory_only && exec_is_likely(r.number, r.call)) {
+    if (the_cell.at_exit && !c.shares_memory_only && likely) {
         const base::lock_guard guard(the_cell.reporting);
         the_cell.at_exit("exec");
     }
     const bool ignored_sys = c.native && c.actions->of[cell::sig_sys].handler == 1;
     if (ignored_sys) restore_sys_action(c);
-    if (exec_is_likely(r.number, r.call)) the_cell.descriptor_limit.make_real();
+    if (likely) the_cell.descriptor_limit.make_real();
     const long result = execute(c, r);
     if (ignored_sys) take_sys_action();
     if (trap_action.handler == 1) {

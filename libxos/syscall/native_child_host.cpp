@@ -8,6 +8,7 @@
 #include <linux/prctl.h>
 
 #include "libxos/arch/cpu.hpp"
+#include "libxos/base/clock.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/local.hpp"
@@ -21,6 +22,7 @@ extern const char xos_sigreturn_end[];
 namespace xos::syscall {
 
 using base::as_long;
+using base::monotonic_nanoseconds;
 using base::raw_syscall;
 using cell::context;
 using cell::kernel_sigaction;
@@ -33,18 +35,9 @@ namespace {
 
 constexpr unsigned most_calls = 64;
 constexpr std::uint64_t longest_nanoseconds = 1'000'000;
-constexpr long clock_monotonic = 1;
 
 // <linux/prctl.h> has them since Linux 5.11.
 constexpr long set_syscall_user_dispatch = 59, dispatch_off = 0, dispatch_on = 1;
-
-std::uint64_t monotonic_nanoseconds() {
-    struct {
-        std::int64_t seconds, nanoseconds;
-    } now{};
-    raw_syscall(__NR_clock_gettime, clock_monotonic, as_long(&now));
-    return static_cast<std::uint64_t>(now.seconds * 1'000'000'000 + now.nanoseconds);
-}
 
 /// Calls that are carried out without a vCPU.
 bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {

@@ -1,7 +1,7 @@
 // /proc/self/exe, where Linux knows only the loader (without the privilege to tell it better).
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
-#include "libxos/program/strings.hpp"
 #include "libxos/syscall/emulated.hpp"
 
 namespace xos::syscall {
@@ -17,7 +17,7 @@ bool answered(std::uint64_t path, std::uint64_t to, std::uint64_t size, long& re
     char name[40];
     if (copy_in_string(name, path, sizeof name) < 0 || !names_own_program(name)) return false;
     const auto wanted = static_cast<std::int32_t>(size);
-    std::size_t n = program::length(the_cell.program_path);
+    std::size_t n = base::length(the_cell.program_path);
     if (wanted <= 0) {
         result = error_inval;
         return true;
@@ -31,13 +31,13 @@ bool answered(std::uint64_t path, std::uint64_t to, std::uint64_t size, long& re
 
 bool names_own_program(const char* path) {
     if (!*the_cell.program_path) return false;
-    const char* rest = program::after(path, "/proc/");
+    const char* rest = base::after(path, "/proc/");
     if (!rest) return false;
     base::text<24> id;
     id.dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
     for (const char* name : {"self", "thread-self", id.terminated()}) {
-        const char* tail = program::after(rest, name);
-        if (tail && program::same(tail, "/exe")) return true;
+        const char* tail = base::after(rest, name);
+        if (tail && base::same(tail, "/exe")) return true;
     }
     return false;
 }

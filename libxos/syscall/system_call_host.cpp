@@ -8,6 +8,7 @@
 namespace xos::syscall {
 
 using cell::context;
+using cell::io_vector;
 using cell::position;
 
 namespace {
@@ -135,10 +136,6 @@ long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
 }
 
 namespace {
-
-struct io_vector {
-    std::uint64_t base, length;
-};
 
 bool copy(long direction, void* own, std::uint64_t theirs, std::size_t n) {
     const io_vector local{reinterpret_cast<std::uint64_t>(own), n}, remote{theirs, n};

@@ -1,4 +1,5 @@
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/clock.hpp"
 #include "libxos/base/log_write.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
@@ -25,18 +26,8 @@ using cell::the_cell;
 
 namespace {
 
-constexpr long clock_monotonic = 1;
-
 std::uint64_t cycles_now() {
     return __builtin_ia32_rdtsc();
-}
-
-std::uint64_t nanoseconds_now() {
-    struct {
-        std::uint64_t seconds, nanoseconds;
-    } now{};
-    raw_syscall(__NR_clock_gettime, clock_monotonic, as_long(&now));
-    return now.seconds * 1'000'000'000 + now.nanoseconds;
 }
 
 /// a * b / c, where a <= c.
@@ -50,7 +41,8 @@ std::uint64_t share(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
 std::uint64_t nanoseconds_of(std::uint64_t cycles) {
     const std::uint64_t all = cycles_now() - the_cell.trace.cycles;
     if (all == 0) return 0;
-    return share(cycles < all ? cycles : all, nanoseconds_now() - the_cell.trace.nanoseconds, all);
+    return share(cycles < all ? cycles : all,
+                 base::monotonic_nanoseconds() - the_cell.trace.nanoseconds, all);
 }
 
 void write_line(const trace_line& line) {
@@ -120,7 +112,7 @@ void trace_local(const local_record& call) {
 }
 
 void start_trace(int fd) {
-    the_cell.trace = {fd, cycles_now(), nanoseconds_now()};
+    the_cell.trace = {fd, cycles_now(), base::monotonic_nanoseconds()};
     for (unsigned n = 0; n < table_size; n++) {
         // What cannot log leaves the guest, where everything is seen.
         local_call& entry = xos_local_calls[n];

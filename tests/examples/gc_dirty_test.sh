@@ -5,21 +5,9 @@
 #     gc_dirty_test.sh PROGRAM ENGINE MODE   on an emulated machine (tests/engines); a static PROGRAM
 set -u -o pipefail
 
-[ $# -eq 1 ] || [ $# -eq 3 ] || { echo "usage: $0 PROGRAM [ENGINE MODE]" >&2; exit 2; }
-program=$1
-output=
-fail() {
-    echo "FAIL: $*" >&2
-    sed 's/^/  gc_dirty: /' <<<"$output" >&2
-    exit 1
-}
+. "$(dirname "$0")/either_machine.sh"
 
 arguments=(--pages=2000 --epochs=5 --writes=500)
-if [ $# -eq 3 ]; then
-    command=("$2" --timeout 200 --file "$program=/gc_dirty" -- /gc_dirty "--mode=$3")
-else
-    command=("$program")
-fi
 output=$("${command[@]}" "${arguments[@]}" 2>&1) || fail "status $?"
 
 # way, pages found, exits, verdict of the replay

@@ -5,20 +5,8 @@
 #     swizzle_test.sh PROGRAM ENGINE MODE   on an emulated machine (tests/engines); a static PROGRAM
 set -u -o pipefail
 
-[ $# -eq 1 ] || [ $# -eq 3 ] || { echo "usage: $0 PROGRAM [ENGINE MODE]" >&2; exit 2; }
-program=$1
-output=
-fail() {
-    echo "FAIL: $*" >&2
-    sed 's/^/  swizzle: /' <<<"$output" >&2
-    exit 1
-}
+. "$(dirname "$0")/either_machine.sh"
 
-if [ $# -eq 3 ]; then
-    command=("$2" --timeout 200 --file "$program=/swizzle" -- /swizzle "--mode=$3")
-else
-    command=("$program")
-fi
 run() {
     output=$("${command[@]}" "$@" 2>&1) || fail "$*: status $?"
     # faults, reads, evictions, writes, exits, verdict

@@ -16,6 +16,7 @@
 #include <xos/jemalloc.hpp>
 #include <xos/stats.hpp>
 
+#include "tests/guest/containers.hpp"
 #include "tests/guest/support.hpp"
 
 using namespace xos;
@@ -402,18 +403,7 @@ TEST_CASE("standard containers live in a heap") {
     memory::arena a({.bytes = 64 * mib});
     {
         memory::jemalloc_heap heap(a);
-        const auto sum = in_cell([&] {
-            std::pmr::map<int, std::pmr::string> names(&heap.resource());
-            for (int i = 0; i < 3000; i++)
-                names[i] = std::pmr::string(static_cast<std::size_t>(i), 'x');
-            std::size_t total = 0;
-            bool owned = true;
-            for (const auto& [n, name] : names) {
-                total += name.size();
-                owned &= a.owns(&n) && (name.size() < 16 || a.owns(name.data()));
-            }
-            return std::pair(total, owned);
-        });
+        const auto sum = in_cell([&] { return fill_containers(heap.resource(), a); });
         CHECK(sum == std::pair(std::size_t{3000 * 2999 / 2}, true));
     }
     CHECK(a.statistics().allocated == 0);

@@ -14,6 +14,7 @@
 #include <xos/stats.hpp>
 #include <xos/vm.hpp>
 
+#include "tests/guest/containers.hpp"
 #include "tests/guest/probe.hpp"
 #include "tests/guest/support.hpp"
 
@@ -254,16 +255,7 @@ TEST_CASE("standard containers live in an arena") {
     const auto sum = in_cell([&] {
         memory::resource large(a);
         std::pmr::unsynchronized_pool_resource small(&large);
-        std::pmr::map<int, std::pmr::string> names(&small);
-        for (int i = 0; i < 3000; i++)
-            names[i] = std::pmr::string(static_cast<std::size_t>(i), 'x');
-        std::size_t total = 0;
-        bool owned = true;
-        for (const auto& [n, name] : names) {
-            total += name.size();
-            owned &= a.owns(&n) && (name.size() < 16 || a.owns(name.data()));
-        }
-        return std::pair(total, owned);
+        return fill_containers(small, a);
     });
     CHECK(sum == std::pair(std::size_t{3000 * 2999 / 2}, true));
     CHECK(a.statistics().allocated == 0);

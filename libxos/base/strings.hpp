@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace xos::program {
+namespace xos::base {
 
 inline bool same(const char* a, const char* b) {
     while (*a && *a == *b) a++, b++;
@@ -16,6 +16,14 @@ inline const char* after(const char* text, const char* prefix) {
         if (*text != *prefix) return nullptr;
     }
     return text;
+}
+
+/// The value of the variable whose name `name` is, with '=' at its end; null if it is not set.
+inline const char* variable(char** environment, const char* name) {
+    for (; *environment; environment++) {
+        if (const char* value = after(*environment, name)) return value;
+    }
+    return nullptr;
 }
 
 inline std::size_t length(const char* text) {
@@ -44,4 +52,4 @@ inline bool parse_descriptor(const char* text, int& value) {
     return true;
 }
 
-}  // namespace xos::program
+}  // namespace xos::base

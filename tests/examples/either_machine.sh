@@ -1,0 +1,16 @@
+# Sourced by the test of an example with that test's arguments: PROGRAM, for this machine, or PROGRAM ENGINE MODE, for an
+# emulated one (tests/engines; a static PROGRAM). Sets `program`, and `command` to what starts it. `fail` shows `output`.
+[ $# -eq 1 ] || [ $# -eq 3 ] || { echo "usage: $0 PROGRAM [ENGINE MODE]" >&2; exit 2; }
+program=$1
+example=$(basename "$0" _test.sh)
+output=
+fail() {
+    echo "FAIL: $*" >&2
+    sed "s/^/  $example: /" <<<"$output" >&2
+    exit 1
+}
+if [ $# -eq 3 ]; then
+    command=("$2" --timeout 200 --file "$program=/$example" -- "/$example" "--mode=$3")
+else
+    command=("$program")
+fi
