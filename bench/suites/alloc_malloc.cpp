@@ -27,7 +27,8 @@ struct small {
             *static_cast<volatile char*>(p) = 1;
         }
     }
-    static void fill() { run(50'000); }
+    /// Until nearly every extent that a peak of any size class needs has been there.
+    static void fill() { run(2'000'000); }
 };
 
 template <class Malloc, void (*Prepare)()>
@@ -91,7 +92,7 @@ struct mix {
     }
     static void begin() {
         consumer = std::thread(consume);
-        measure(5 * batch);
+        measure(200 * batch);
     }
     static void end() {
         count = 0;
