@@ -9,7 +9,6 @@ namespace {
 
 /// std::popcount is a call to libgcc where the CPU need not have the instruction.
 std::uint64_t count_bits(std::uint64_t bits) {
-    if (bits == ~std::uint64_t{0}) return 64;
     bits -= bits >> 1 & 0x5555555555555555;
     bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
     return ((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56;
@@ -31,6 +30,13 @@ unsigned fitting_order(std::uint64_t first, std::uint64_t end) {
 /// visitor(page_bits&, mask) for each 64 pages, until it returns false; then so does this.
 template <class Visitor>
 inline bool buddy::each_word(std::uint64_t first, std::uint64_t count, Visitor&& visitor) const {
+    if ((first | count) % 64 == 0) {
+#pragma GCC unroll 4
+        for (page_bits *at = bits_ + first / 64, *end = at + count / 64; at != end; at++) {
+            if (!visitor(*at, ~std::uint64_t{0})) return false;
+        }
+        return true;
+    }
     while (count) {
         const std::uint64_t bit = first % 64, here = std::min(64 - bit, count);
         if (!visitor(bits_[first / 64], ~std::uint64_t{0} >> (64 - here) << bit)) return false;
@@ -124,18 +130,20 @@ inline std::uint64_t buddy::pop(bool clean, unsigned order, unsigned wanted_orde
         --free_;
         clean_free_ -= word.clean >> first % 64 & 1;
     } else {
-        hold(first, size_of(wanted_order));
+        hold(first, size_of(wanted_order), clean);
     }
     return first;
 }
 
 /// Goes down by halves that are clean or not as wanted, if there is a choice.
-std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_order, bool clean,
+/// @param clean  whether the whole block is, and then what is left of it
+std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_order, bool& clean,
                            bool wanted_clean) {
     while (order > wanted_order) {
         const std::uint64_t half = size_of(--order);
         const bool low = clean || all_clean(first, half);
-        const bool high = clean || all_clean(first + half, half);
+        // Not both, or the whole would be.
+        const bool high = clean || (!low && all_clean(first + half, half));
         const bool go_high = low != wanted_clean && high == wanted_clean;
         insert(go_high ? first : first + half, order, go_high ? low : high);
         clean = go_high ? high : low;
@@ -144,12 +152,15 @@ std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_
     return first;
 }
 
-void buddy::hold(std::uint64_t first, std::uint64_t count) {
+/// @param clean  whether all are known to be zero
+void buddy::hold(std::uint64_t first, std::uint64_t count, bool clean) {
+    std::uint64_t zeroed = clean ? count : 0;
     each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
         word.held |= mask;
-        if (word.clean & mask) clean_free_ -= count_bits(word.clean & mask);
+        if (!clean && word.clean & mask) zeroed += count_bits(word.clean & mask);
         return true;
     });
+    clean_free_ -= zeroed;
     free_ -= count;
 }
 
@@ -195,7 +206,7 @@ bool buddy::take(std::uint64_t first, std::uint64_t count) {
         if (end < whole_end) insert_range(end, whole_end, clean);
         page = whole_end;
     }
-    hold(first, count);
+    hold(first, count, false);
     return true;
 }
 

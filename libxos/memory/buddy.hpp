@@ -168,9 +168,9 @@ class buddy {
     void merge(std::uint64_t first, unsigned order, bool clean);
     block containing(std::uint64_t page) const;
     std::uint64_t pop(bool clean, unsigned order, unsigned wanted_order, bool wanted_clean);
-    std::uint64_t split(std::uint64_t first, unsigned order, unsigned wanted_order, bool clean,
+    std::uint64_t split(std::uint64_t first, unsigned order, unsigned wanted_order, bool& clean,
                         bool wanted_clean);
-    void hold(std::uint64_t first, std::uint64_t count);
+    void hold(std::uint64_t first, std::uint64_t count, bool clean);
     bool free_page(std::uint64_t page, bool clean);
     void refile(std::uint64_t first, std::uint64_t end);
     bool check_lists(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const;

@@ -44,7 +44,11 @@ class extent_caches {
         return false;
     }
     bool is_claimed(std::uint64_t first, std::uint64_t count) const {
-        for (const std::uint64_t end = first + count; first < end;) {
+        const std::uint64_t end = first + count;
+        for (; first % 64 == 0 && end - first >= 64; first += 64) {
+            if (word_of(first).load(std::memory_order_acquire)) return true;
+        }
+        while (first < end) {
             const std::uint64_t rest = 64 - first % 64,
                                 here = end - first < rest ? end - first : rest;
             if (word_of(first).load(std::memory_order_acquire) & mask_of(first, here)) return true;

@@ -13,19 +13,6 @@ struct place {
     map_result problem;
 };
 
-/// The view of a page, if the last edit on this vCPU was in it, too; or null. In the main space
-/// only, whose views are never taken down.
-[[gnu::always_inline]] inline const view* view_at_hand(const arch::guest_area& area, gva page) {
-    auto* v = static_cast<const view*>(area.recent_view);
-    return !area.space && v && page - v->begin < v->length ? v : nullptr;
-}
-
-const view* look_up(arch::guest_area& area, gva page) {
-    const view* v = find_view(page);
-    if (v && !area.space) area.recent_view = v;
-    return v;
-}
-
 [[gnu::always_inline]] inline place find(const view* v, gva page) {
     if (!page.is_aligned(page_size)) return {nullptr, map_result::misaligned};
     if (!v) return {nullptr, map_result::not_reserved};

@@ -37,6 +37,19 @@ inline const view* find_view(gva a) {
     return v;
 }
 
+/// The view of a page, if the last edit on this vCPU was in it, too; or null. In the main space
+/// only, whose views are never taken down.
+[[gnu::always_inline]] inline const view* view_at_hand(const arch::guest_area& area, gva page) {
+    auto* v = static_cast<const view*>(area.recent_view);
+    return !area.space && v && page - v->begin < v->length ? v : nullptr;
+}
+/// The same, however long it takes, and in any space; and at hand the next time.
+inline const view* look_up(arch::guest_area& area, gva page) {
+    const view* v = find_view(page);
+    if (v && !area.space) area.recent_view = v;
+    return v;
+}
+
 /// In an entry of a view: read-only until it is copied, or nobody else maps the frame.
 inline constexpr auto copied_on_write = arch::entry_flags::software_9;
 

@@ -335,19 +335,22 @@ long space_switch(long number, long, long, long, long, long) {
 namespace {
 
 /// Inlined where a handler calls it.
-[[gnu::always_inline]] inline long copy_written(long address) {
+[[gnu::always_inline]] inline long copy_written(arch::guest_area& area, long address) {
     const gva page{static_cast<std::uint64_t>(address)};
     if (!page.is_aligned(page_size)) return static_cast<long>(map_result::misaligned);
     memory::guest_edit editing(main_space().lock());
-    const view* shared = the_views.find(page);
-    if (!shared) return static_cast<long>(map_result::not_reserved);
-    const std::uint64_t space = arch::current_area()->space;
-    const view* v = space ? own_view(*shared, space) : shared;
+    const view *v = view_at_hand(area, page), *shared = v;
+    if (!v) [[unlikely]] {
+        v = look_up(area, page);
+        if (!v) return static_cast<long>(map_result::not_reserved);
+        shared = the_views.find(page);
+    }
     if (v->fine_shift != 12) return static_cast<long>(map_result::bad_option);
-    stale_translations stale;
     entry* where = v->slot_of_4k(page);
     if (!where) [[unlikely]] {
+        stale_translations stale;
         split_range(*v, page, page_size, stale);
+        stale.flush();
         where = v->slot_of_4k(page);
     }
     entry& slot = *where;
@@ -361,28 +364,26 @@ namespace {
     const auto again = (old.flags() & ~copied_on_write) | entry_flags::writable;
     if (!is_shared(*shared, *v, page, frame_of(old))) {
         arch::store(slot, entry(frame_of(old), again));
-        stale.flush();
         return 0;
     }
     const gpa fresh = the_frames.allocate();
     if (!fresh.value) return static_cast<long>(map_result::no_frames);
     base::copy_words(the_frames.data(fresh), reinterpret_cast<const void*>(page.value), page_size);
     arch::store(slot, entry(fresh, again));
-    stale.add(page);
-    stale.flush();
+    flush_page(page);
     return 0;
 }
 
 }  // namespace
 
 long copy_on_write(long address, long, long, long, long, long) {
-    return copy_written(address);
+    return copy_written(*arch::current_area(), address);
 }
 
 long copy_on_write_directly(long address) noexcept {
     arch::guest_area& area = *arch::current_area();
     const std::uint64_t outer = become_kernel(area);
-    const long result = copy_written(address);
+    const long result = copy_written(area, address);
     return end_kernel(area, outer, static_cast<map_result>(result));
 }
 

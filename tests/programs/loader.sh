@@ -2,7 +2,7 @@
 # loader.sh XOS PROGRAMS [OPTION-OF-RUN]...: who runs in a cell and who does not, and what is left behind.
 # REPEAT (100): how many programs are executed in a row.
 set -euo pipefail
-xos=$1 programs=$2
+xos=$1 programs=$(realpath "$2")
 shift 2
 options=("$@")
 repeat=${REPEAT:-100}
