@@ -10,6 +10,7 @@ namespace xos::syscall {
 using cell::context;
 using cell::io_vector;
 using cell::position;
+using cell::the_cell;
 
 namespace {
 
@@ -94,6 +95,19 @@ void list_forwarded(std::uint64_t* bits) {
 
 namespace {
 
+/// Whether one of the arguments is a descriptor of libxos's, of which the application knows
+/// nothing.
+bool names_own_descriptor(std::uint64_t number, const std::uint64_t* arguments) {
+    const entry& call = lookup(static_cast<unsigned>(number));
+    for (unsigned i = 0; i < call.argument_count; i++) {
+        const argument kind = call.arguments[i];
+        if ((kind == argument::fd || kind == argument::dirfd) &&
+            the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i])))
+            return true;
+    }
+    return false;
+}
+
 void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
     const std::uint64_t number = static_cast<std::uint32_t>(area.number);  // as Linux looks at it
@@ -107,7 +121,8 @@ void make_call(context& c) {
         area.result = static_cast<std::uint64_t>(vector(c, area.arguments));
         return;
     }
-    const long result = xos_forward(&c, &area.number);
+    const long result =
+        names_own_descriptor(number, area.arguments) ? error_badf : xos_forward(&c, &area.number);
     if (result == taken_back) {
         c.where = position::taken_back;
         return;
@@ -129,6 +144,7 @@ void on_system_call(context& c) {
 }
 
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
+    if (names_own_descriptor(number, a)) return error_badf;
     const std::uint64_t call[7] = {number, a[0], a[1], a[2], a[3], a[4], a[5]};
     const long result = xos_forward(&c, call);
     if (result == taken_back) c.where = position::taken_back;

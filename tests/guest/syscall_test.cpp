@@ -581,7 +581,7 @@ TEST_CASE("closing every descriptor leaves the cell alone") {
     CHECK(e == "exit 6");
 }
 
-TEST_CASE("no descriptor of the cell's can be closed or replaced") {
+TEST_CASE("no descriptor of the cell's can be closed, replaced or looked at") {
     ensure_cell();
     DIR* d = opendir("/proc/self/fd");
     std::vector<int> theirs;
@@ -599,6 +599,13 @@ TEST_CASE("no descriptor of the cell's can be closed or replaced") {
             if (dup2(0, fd) != -1 || errno != EBADF) broken++;
             if (dup3(0, fd, 0) != -1 || errno != EBADF) broken++;
             if (close_range(static_cast<unsigned>(fd), static_cast<unsigned>(fd), 0) != 0) broken++;
+            // The kernel module does not look at arguments.
+            if (current_transport() == transport::module) continue;
+            struct stat status;
+            if (fstat(fd, &status) != -1 || errno != EBADF) broken++;
+            if (fcntl(fd, F_GETFD) != -1 || errno != EBADF) broken++;
+            if (dup(fd) != -1 || errno != EBADF) broken++;
+            if (openat(fd, "x", O_RDONLY) != -1 || errno != EBADF) broken++;
         }
         return broken;
     });
