@@ -2,6 +2,7 @@
 #include "bench/harness.hpp"
 #include "bench/suites/alloc_loops.hpp"
 #include "bench/suites/allocators.hpp"
+#include "bench/suites/mimalloc.hpp"
 
 namespace xos::bench {
 
@@ -18,6 +19,7 @@ const registration rows[] = {
          .xos_way = large_blocks<extents, make_pool>(own_cell),
          .counted_operations = 2,
          .others = {{"jemalloc", large_blocks<jemalloc>(own_process)},
+                    mimalloc<large_loop>(),
                     {"mmap, huge pages", large_blocks<mappings>(own_process)},
                     {"glibc that keeps all", large_blocks<glibc, keep_all_memory>(own_process)}},
          .most_rounds = 21}),
@@ -45,6 +47,7 @@ const registration rows[] = {
          .xos_way = latencies<extents, make_populated_pool>(own_cell),
          .counted_operations = 1,
          .others = {{"jemalloc", latencies<jemalloc>(own_process)},
+                    mimalloc<latency_loop>(1),
                     {"mmap, huge pages", latencies<mappings>(own_process)},
                     {"glibc that keeps all", latencies<glibc, keep_all_memory>(own_process)}},
          .most_rounds = 11}),
