@@ -56,6 +56,8 @@ struct side {
 struct alternative {
     const char* name;
     side way;
+    /// Asked before it is measured, outside. Where the answer is no, it is left out of the row.
+    bool (*available)() = nullptr;
 };
 
 struct benchmark {

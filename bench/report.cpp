@@ -38,9 +38,9 @@ std::optional<double> ratio(const result& r, unit u) {
 /// "; other ways: a 12.0 (1.05), b 9.00 (0.79)"
 std::string other_ways(const result& r, unit u) {
     std::string text;
-    for (std::size_t i = 0; i < r.others.size(); i++) {
-        text += fmt::format("{}{} {} ({:.2f})", i ? ", " : "; other ways: ", r.what->others[i].name,
-                            number(value_of(r.others[i], u)), ratio(r.others[i], r, u).value_or(0));
+    for (const auto& [name, way] : r.others) {
+        text += fmt::format("{}{} {} ({:.2f})", text.empty() ? "; other ways: " : ", ", name,
+                            number(value_of(way, u)), ratio(way, r, u).value_or(0));
     }
     return text;
 }
@@ -85,9 +85,8 @@ void table::line(const result& r) const {
                r.exits, r.what->note, r.remark.empty() ? "" : "; ", r.remark, other_ways(r, unit_));
     if (detail_ == detail::verbose) {
         if (r.linux_way) fmt::print("{:<{}}   linux: {}\n", "", name_width_, spread(*r.linux_way));
-        for (std::size_t i = 0; i < r.others.size(); i++)
-            fmt::print("{:<{}}   {}: {}\n", "", name_width_, r.what->others[i].name,
-                       spread(r.others[i]));
+        for (const auto& [name, way] : r.others)
+            fmt::print("{:<{}}   {}: {}\n", "", name_width_, name, spread(way));
         fmt::print("{:<{}}   xos:   {}\n", "", name_width_, spread(r.xos_way));
     }
     std::fflush(stdout);
@@ -113,8 +112,8 @@ std::string to_json(const description& d, const std::vector<result>& results) {
         row["xos"] = rounded(value_of(r.xos_way, d.unit));
         row["ratio"] = nullptr;
         if (const auto faster = ratio(r, d.unit)) row["ratio"] = rounded(*faster);
-        for (std::size_t i = 0; i < r.others.size(); i++)
-            row["other_ways"][r.what->others[i].name] = rounded(value_of(r.others[i], d.unit));
+        for (const auto& [name, way] : r.others)
+            row["other_ways"][name] = rounded(value_of(way, d.unit));
         row["exits_per_op"] = rounded(r.exits);
         if (!r.remark.empty()) row["note"] = r.remark;
         rows.push_back(std::move(row));

@@ -10,18 +10,9 @@
 #include <system_error>
 #include <xos/stats.hpp>
 
-#include "bench/clock.hpp"
-
 namespace xos::bench {
 
 namespace {
-
-std::uint64_t measured(const side& s, std::uint64_t operations) {
-    if (s.measure) return s.measure(operations);
-    const std::uint64_t start = ticks();
-    s.run(operations);
-    return ticks() - start;
-}
 
 /// A thread that enters and leaves may have another vCPU each time, so from outside all of them
 /// count.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "bench/clock.hpp"
 #include "bench/harness.hpp"
 
 namespace xos::bench {
@@ -11,6 +12,14 @@ struct round_result {
     std::uint64_t ticks;  ///< of all operations
     std::uint64_t exits;
 };
+
+/// The ticks of so many operations, here.
+inline std::uint64_t measured(const side& s, std::uint64_t operations) {
+    if (s.measure) return s.measure(operations);
+    const std::uint64_t start = ticks();
+    s.run(operations);
+    return ticks() - start;
+}
 
 /// Where the side says, for as many operations; before them some that do not count.
 round_result run_round(const side& s, std::uint64_t operations);

@@ -82,8 +82,12 @@ result runner::run(const benchmark& b) const {
     std::vector<series> sides{{&b.xos_way, length_of_round(b.xos_way, b.counted_operations)}};
     if (b.linux_way)
         sides.push_back({&*b.linux_way, length_of_round(*b.linux_way, b.counted_operations)});
-    for (const auto& other : b.others)
+    std::vector<const alternative*> others;
+    for (const auto& other : b.others) {
+        if (other.available && !other.available()) continue;
+        others.push_back(&other);
         sides.push_back({&other.way, length_of_round(other.way, b.counted_operations)});
+    }
     for (unsigned round = 0; round < std::min(plan_.rounds, b.most_rounds); round++) {
         for (auto& s : sides) s.add_round(overhead_);
         std::reverse(sides.begin(), sides.end());
@@ -97,7 +101,7 @@ result runner::run(const benchmark& b) const {
     };
     result r{&b, {}, distribution_of(b.xos_way), {}, 0, take_remark()};
     if (b.linux_way) r.linux_way = distribution_of(*b.linux_way);
-    for (const auto& other : b.others) r.others.push_back(distribution_of(other.way));
+    for (const auto* other : others) r.others.push_back({other->name, distribution_of(other->way)});
     for (const auto& s : sides) {
         if (s.what == &b.xos_way) r.exits = s.exits;
     }

@@ -28,11 +28,16 @@ struct distribution {
     std::uint64_t operations;           ///< in a round
 };
 
+struct other_result {
+    const char* name;
+    distribution way;
+};
+
 struct result {
     const benchmark* what;
     std::optional<distribution> linux_way;
     distribution xos_way;
-    std::vector<distribution> others;  ///< as the benchmark lists them
+    std::vector<other_result> others;  ///< what is available, as the benchmark lists it
     double exits;                      ///< per operation of libxos's way
     std::string remark;
 };

@@ -2,7 +2,7 @@
 # tools/setup.sh [build|run|test|programs|kmod]...   Installs the Debian packages that are missing; build, run and test
 # when none is named.
 #
-#   build  compiler, build tools and the libraries that libxos is made of
+#   build  compiler, build tools and the libraries that libxos and its benchmarks are made of
 #   run    programs that the examples and benchmarks start
 #   test   programs that the tests start, the emulated engines of tests/engines, and what the kernel module
 #          is built with (kernels and their headers are fetched by tests/engines/kernel.sh, never installed)
@@ -11,7 +11,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config
-       libboost-context-dev libboost-dev libjemalloc-dev libcli11-dev libfmt-dev
+       libboost-context-dev libboost-dev libjemalloc-dev libmimalloc-dev libcli11-dev libfmt-dev
        nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
 run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.

@@ -3,9 +3,7 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
-#include <new>
 #include <xos/memory.hpp>
 
 extern "C" {
@@ -53,33 +51,5 @@ void make_populated_pool();
 /// jemalloc's extents come from an arena.
 void put_jemalloc_on_arena();
 void put_jemalloc_on_populated_arena();
-
-/// Keeps the compiler from seeing that nobody looks at the memory.
-inline void use(void* p) {
-    asm volatile("" : : "r"(p) : "memory");
-}
-
-/// Writes to every page.
-inline void touch(void* p, std::size_t n) {
-    if (!p) throw std::bad_alloc();
-    auto* bytes = static_cast<volatile char*>(p);
-    for (std::size_t at = 0; at < n; at += 4096) bytes[at] = 1;
-}
-
-/// Marsaglia's xorshift: the same sequence for every side.
-struct random_sequence {
-    std::uint64_t state = 88172645463325252;
-
-    std::uint64_t next() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        return state ^= state << 17;
-    }
-    /// Of [low, low << doublings), each power of two as likely as the next.
-    std::size_t size(std::size_t low, unsigned doublings) {
-        const std::size_t base = low << next() % doublings;
-        return base + next() % base;
-    }
-};
 
 }  // namespace xos::bench

@@ -6,7 +6,9 @@
 #include <system_error>
 
 #include "bench/harness.hpp"
+#include "bench/suites/faults_linux.hpp"
 #include "bench/suites/trap_fault_handlers.hpp"
+#include "bench/suites/vm_handlers.hpp"
 
 namespace xos::bench {
 
@@ -40,6 +42,25 @@ void touch_region(std::uint64_t operations) {
 
 void unmap_region() {
     munmap(reinterpret_cast<void*>(region), pages_a_round * page_size);
+}
+
+// Its ways to let a handler of the program serve the fault.
+
+void watch_region() {
+    map_region();
+    fill_when_touched(region, pages_a_round * page_size);
+}
+
+void forbid_region() {
+    map_region();
+    if (mprotect(reinterpret_cast<void*>(region), pages_a_round * page_size, PROT_NONE) != 0)
+        throw std::system_error(errno, std::system_category(), "mprotect");
+    catch_signal(SIGSEGV, unprotect_by_signal);
+}
+
+side by_handler(void (*setup)()) {
+    return {
+        .where = place::own_process, .setup = setup, .run = touch_region, .most = pages_a_round};
 }
 
 // ---- libxos. Nothing is given back: every round goes on where the last one ended.
@@ -107,6 +128,8 @@ const registration mapping_zeroed({
     .note = "first touch of a page; both zero it",
     .linux_way = linux_way,
     .xos_way = in_a_view([] { handle_faults(map_zeroed_frame, handler_registers::general_only); }),
+    .others = {{"userfaultfd and SIGBUS", by_handler(watch_region), has_missing_faults},
+               {"mprotect and SIGSEGV", by_handler(forbid_region)}},
 });
 
 }  // namespace

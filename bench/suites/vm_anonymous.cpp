@@ -17,15 +17,15 @@ namespace {
 constexpr int read_write = PROT_READ | PROT_WRITE, anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
 constexpr std::uint64_t large_pages = large_page_size / page_size;
 
-void one_mapping(void* wish, std::uint64_t pages) {
-    void* at = mmap(wish, pages * page_size, read_write, anonymous, -1, 0);
+void one_mapping(void* wish, std::uint64_t pages, int flags) {
+    void* at = mmap(wish, pages * page_size, read_write, flags, -1, 0);
     touch(reinterpret_cast<std::uint64_t>(at), pages);
     munmap(at, pages * page_size);
 }
 
-template <std::uint64_t Pages>
+template <std::uint64_t Pages, int Flags>
 void map_touch_unmap(std::uint64_t operations) {
-    for (; operations; operations--) one_mapping(nullptr, Pages);
+    for (; operations; operations--) one_mapping(nullptr, Pages, Flags);
 }
 
 /// Nothing is to fail unseen: tried once before it is measured.
@@ -35,9 +35,9 @@ void try_mapping() {
     munmap(reinterpret_cast<void*>(mapped(at)), Pages * page_size);
 }
 
-template <std::uint64_t Pages>
+template <std::uint64_t Pages, int Flags = anonymous>
 constexpr side mappings(place where) {
-    return {.where = where, .setup = try_mapping<Pages>, .run = map_touch_unmap<Pages>};
+    return {.where = where, .setup = try_mapping<Pages>, .run = map_touch_unmap<Pages, Flags>};
 }
 
 template <std::uint64_t Pages>
@@ -49,6 +49,7 @@ registration mapping(const char* name, const char* note, std::uint64_t counted_o
         .linux_way = mappings<Pages>(place::outside),
         .xos_way = mappings<Pages>(place::inside),
         .counted_operations = counted_operations,
+        .others = {{"MAP_POPULATE", mappings<Pages, anonymous | MAP_POPULATE>(place::outside)}},
     });
 }
 
@@ -129,7 +130,7 @@ const registration large_zeroed_beforehand({
 // for is Linux's to give, so such calls are forwarded.
 
 void map_like_dune(std::uint64_t operations) {
-    for (; operations; operations--) one_mapping(reinterpret_cast<void*>(aligned), 1);
+    for (; operations; operations--) one_mapping(reinterpret_cast<void*>(aligned), 1, anonymous);
 }
 
 const registration beside_dune({

@@ -12,6 +12,7 @@
 #include <xos/space.hpp>
 
 #include "bench/harness.hpp"
+#include "bench/suites/faults_linux.hpp"
 #include "bench/suites/vm_handlers.hpp"
 #include "bench/suites/vm_pages.hpp"
 
@@ -26,27 +27,32 @@ constexpr std::uint64_t group = 100;  // pages that are protected together
 std::uint64_t region;
 struct sigaction previous;
 
-void catch_faults(void (*action)(int, siginfo_t*, void*)) {
-    struct sigaction wanted {};
-    wanted.sa_sigaction = action;
-    wanted.sa_flags = SA_SIGINFO;
-    if (sigaction(SIGSEGV, &wanted, &previous) != 0) {
-        throw std::system_error(errno, std::system_category(), "sigaction");
-    }
-}
-
 void protect_region(std::uint64_t pages) {
     mprotect(reinterpret_cast<void*>(region), pages * page_size, PROT_READ);
 }
 
 void begin_region() {
     region = linux_pages(group);
-    catch_faults(unprotect_by_signal);
+    previous = catch_signal(SIGSEGV, unprotect_by_signal);
 }
 
 void end_region() {
     sigaction(SIGSEGV, &previous, nullptr);
     unmap_linux(region, group);
+}
+
+/// By userfaultfd.
+void watch_region() {
+    region = linux_pages(group);
+    unprotect_when_written(region, group * page_size);
+}
+
+void write_protect_region(std::uint64_t pages) {
+    write_protect(region, pages * page_size);
+}
+
+side by_userfaultfd(void (*run)(std::uint64_t operations)) {
+    return {.where = place::own_process, .setup = watch_region, .run = run};
 }
 
 // ---- libxos
@@ -82,7 +88,7 @@ const registration trap_only({
                           [] {
                               region = linux_pages(group);
                               protect_region(1);
-                              catch_faults(skip_write_by_signal);
+                              previous = catch_signal(SIGSEGV, skip_write_by_signal);
                           },
                       .run = write_region,
                       .teardown = end_region},
@@ -102,9 +108,10 @@ const registration trap_only({
 
 // ---- Appel and Li's two
 
+template <void (*Protect)(std::uint64_t pages)>
 void protect_and_write_region(std::uint64_t operations) {
     for (; operations; operations--) {
-        protect_region(1);
+        Protect(1);
         write_byte(region);
     }
 }
@@ -123,18 +130,21 @@ const registration appel1({
     .note = "protect a page, write to it, and the handler unprotects it",
     .linux_way = side{.where = place::outside,
                       .setup = begin_region,
-                      .run = protect_and_write_region,
+                      .run = protect_and_write_region<protect_region>,
                       .teardown = end_region},
     .xos_way = {.where = place::inside,
                 .setup = [] { handle_faults(mapped_pages(), 1, unprotect_page); },
                 .run = protect_and_write_view,
                 .teardown = end_handling},
+    .others = {{"userfaultfd and SIGBUS",
+                by_userfaultfd(protect_and_write_region<write_protect_region>), has_write_faults}},
 });
 
+template <void (*Protect)(std::uint64_t pages)>
 void protect_group_of_region(std::uint64_t operations) {
     while (operations) {
         const std::uint64_t pages = std::min(operations, group);
-        protect_region(pages);
+        Protect(pages);
         for (std::uint64_t i = 0; i < pages; i++) write_byte(region + i * page_size);
         operations -= pages;
     }
@@ -158,12 +168,14 @@ const registration appel2({
     .note = "a page of 100 that are protected together, each unprotected when written to",
     .linux_way = side{.where = place::outside,
                       .setup = begin_region,
-                      .run = protect_group_of_region,
+                      .run = protect_group_of_region<protect_region>,
                       .teardown = end_region},
     .xos_way = {.where = place::inside,
                 .setup = [] { handle_faults(mapped_pages(), group, unprotect_page); },
                 .run = protect_group_of_view,
                 .teardown = end_handling},
+    .others = {{"userfaultfd and SIGBUS",
+                by_userfaultfd(protect_group_of_region<write_protect_region>), has_write_faults}},
 });
 
 // ---- copy on write

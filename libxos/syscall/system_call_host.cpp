@@ -95,17 +95,19 @@ void list_forwarded(std::uint64_t* bits) {
 
 namespace {
 
-/// Whether one of the arguments is a descriptor of libxos's, of which the application knows
-/// nothing.
-bool names_own_descriptor(std::uint64_t number, const std::uint64_t* arguments) {
-    const entry& call = lookup(static_cast<unsigned>(number));
-    for (unsigned i = 0; i < call.argument_count; i++) {
-        const argument kind = call.arguments[i];
-        if ((kind == argument::fd || kind == argument::dirfd) &&
-            the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i])))
-            return true;
+/// @param descriptors  a bit for each argument to look at
+[[gnu::noinline]] bool includes_own(unsigned descriptors, const std::uint64_t* arguments) {
+    for (; descriptors; descriptors &= descriptors - 1) {
+        const auto i = static_cast<unsigned>(__builtin_ctz(descriptors));
+        if (the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return true;
     }
     return false;
+}
+
+/// Whether one of the arguments is a descriptor of libxos's, of which the application knows nothing.
+bool names_own_descriptor(std::uint64_t number, const std::uint64_t* arguments) {
+    const unsigned descriptors = number < table_size ? descriptor_arguments[number] : 0;
+    return descriptors && includes_own(descriptors, arguments);
 }
 
 void make_call(context& c) {

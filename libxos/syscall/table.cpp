@@ -47,6 +47,17 @@ consteval std::array<entry, table_size> build() {
 constexpr auto table = build();
 constexpr entry unknown{};
 
+consteval std::array<std::uint8_t, table_size> find_descriptors() {
+    std::array<std::uint8_t, table_size> found{};
+    for (unsigned number : numbers) {
+        for (unsigned i = 0; i < table[number].argument_count; ++i) {
+            const argument kind = table[number].arguments[i];
+            if (kind == argument::fd || kind == argument::dirfd) found[number] |= 1u << i;
+        }
+    }
+    return found;
+}
+
 consteval bool names_are_unique() {
     for (auto i = std::begin(numbers); i != std::end(numbers); ++i)
         for (auto j = std::next(i); j != std::end(numbers); ++j)
@@ -64,6 +75,8 @@ bool same(std::string_view a, std::string_view b) noexcept {
 }
 
 }  // namespace
+
+constexpr std::array<std::uint8_t, table_size> descriptor_arguments = find_descriptors();
 
 const entry& lookup(unsigned number) noexcept {
     return number < table_size ? table.data()[number] : unknown;

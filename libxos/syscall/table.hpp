@@ -77,6 +77,9 @@ inline constexpr unsigned table_size = 512;
 /// Never fails: a default entry for an unknown number (x32 numbers are unknown). Lives forever.
 const entry& lookup(unsigned number) noexcept;
 
+/// Of each call, a bit for each argument that is a descriptor.
+extern const std::array<std::uint8_t, table_size> descriptor_arguments;
+
 /// The number of the call Linux names so (`__NR_` + name). Searches the whole table.
 std::optional<unsigned> number_of(std::string_view name) noexcept;
 
