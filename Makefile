@@ -2,7 +2,7 @@
 BUILD := build
 JOBS ?= $(shell nproc)
 
-.PHONY: all build run test programs bench soak asan tidy kmod setup-build setup-run setup-test setup-programs setup-kmod clean format
+.PHONY: all build run test programs bench soak soak-engines asan tidy kmod setup-build setup-run setup-test setup-programs setup-kmod clean format
 
 all: build
 
@@ -40,6 +40,10 @@ bench: build
 ## The same tests again and again: for finding what happens rarely.
 soak: build setup-test setup-programs
 	@tests/run.sh --repeat $(or $(TIMES),20) $(BUILD)
+
+## Hundreds of threads on one address space, on every engine.
+soak-engines: build setup-test
+	@tests/soak_engines.sh $(BUILD) $(SECONDS_EACH)
 
 clean:
 	rm -rf build build-debug build-asan

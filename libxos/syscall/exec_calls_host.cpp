@@ -95,43 +95,34 @@ bool copy_words(std::uint64_t* to, std::uint64_t list, std::size_t n) {
     return n == 0 || copy_in(to, list, n * sizeof *to);
 }
 
-/// The beginnings of the application's variables, many at a time.
+/// The beginnings of the application's variables, which lie close together: read by pages.
 class variable_heads {
   public:
-    static constexpr unsigned most = 64, size = 12;
+    /// @param page  room for one
+    explicit variable_heads(char* page) : page_(page) {}
 
-    bool read(const std::uint64_t* strings, unsigned n) {
-        io_vector local[most], remote[most];
-        long bytes = 0;
-        for (unsigned i = 0; i < n; i++) {
-            const std::uint64_t in_page = page_size - strings[i] % page_size;
-            const std::uint64_t some = in_page < size ? in_page : size;
-            base::zero_bytes(heads_[i], sizeof heads_[i]);
-            local[i] = {reinterpret_cast<std::uint64_t>(heads_[i]), some};
-            remote[i] = {strings[i], some};
-            bytes += static_cast<long>(some);
+    /// At least as much of a string as tells whether libxos has to do with it; or null if it cannot
+    /// be read. Good until the next.
+    const char* read(std::uint64_t string) {
+        const std::uint64_t inside = string % page_size, rest = page_size - inside;
+        if (string - inside != address_) {
+            if (!copy_in(page_, string - inside, page_size)) return nullptr;
+            address_ = string - inside;
         }
-        if (raw_syscall(__NR_process_vm_readv, raw_syscall(__NR_getpid), as_long(local), n,
-                        as_long(remote), n, 0) != bytes) {
-            return false;
-        }
-        for (unsigned i = 0; i < n; i++) {
-            const std::uint64_t some = local[i].length;
-            bool ends = some == size;
-            for (unsigned at = 0; at < some; at++) ends |= heads_[i][at] == '\0';
-            if (!ends && !finish(i, strings[i], some)) return false;
-        }
-        return true;
+        const std::uint64_t here = rest < size ? rest : size;
+        base::copy_bytes(head_, page_ + inside, here);
+        bool ends = here == size;
+        for (unsigned at = 0; at < here; at++) ends |= head_[at] == '\0';
+        if (!ends && !copy_in(head_ + here, string + here, size - here)) return nullptr;
+        return head_;
     }
-    const char* operator[](unsigned i) const { return heads_[i]; }
 
   private:
-    /// A string across the end of a page.
-    bool finish(unsigned i, std::uint64_t string, std::uint64_t some) {
-        return copy_in(heads_[i] + some, string + some, size - some);
-    }
+    static constexpr unsigned size = 12;
 
-    char heads_[most][size + 1];
+    char* page_;
+    std::uint64_t address_ = 1;  ///< of what is in it
+    char head_[size + 1] = {};
 };
 
 /// Whether two variables, "NAME=...", have the same name.
@@ -188,7 +179,7 @@ bool successor::prepare(const program_file& file, bool own_loader, const char* p
     if (!count_words(request_.environment, variable_count_)) return false;
     if (own_loader && !count_words(request_.arguments, argument_count_)) return false;
     constexpr unsigned added = program::policy::most_variables + 16;
-    const std::size_t words = argument_count_ + variable_count_ + 2 * added;
+    const std::size_t words = argument_count_ + variable_count_ + 2 * added + page_size / 8;
     if (!scratch_.take(c_, words * sizeof(std::uint64_t) + string_room)) return false;
     environment_ = scratch_.words(variable_count_ + added);
     arguments_ = scratch_.words(argument_count_ + added);
@@ -204,24 +195,20 @@ bool successor::make_environment(bool with_library) {
     std::size_t others = 0;
     std::uint64_t* place = nullptr;  // of LD_PRELOAD
     std::uint64_t reserved[program::policy::most_variables];
-    variable_heads heads;
-    for (std::size_t at = 0; at < variable_count_; at += variable_heads::most) {
-        const std::size_t rest = variable_count_ - at;
-        const auto n =
-            static_cast<unsigned>(rest < variable_heads::most ? rest : variable_heads::most);
-        if (!heads.read(given + at, n)) return false;
-        for (unsigned i = 0; i < n; i++) {
-            const std::uint64_t variable = given[at + i];
-            if (program::is_reserved(heads[i])) {
-                if (reserved_ == program::policy::most_variables) return false;
-                reserved[reserved_++] = variable;
-            } else {
-                if (after(heads[i], program::preload_variable) && !preload_) {
-                    preload_ = variable;
-                    place = given + others;
-                }
-                given[others++] = variable;
+    variable_heads heads(reinterpret_cast<char*>(scratch_.words(page_size / 8)));
+    for (std::size_t i = 0; i < variable_count_; i++) {
+        const std::uint64_t variable = given[i];
+        const char* const head = heads.read(variable);
+        if (!head) return false;
+        if (program::is_reserved(head)) {
+            if (reserved_ == program::policy::most_variables) return false;
+            reserved[reserved_++] = variable;
+        } else {
+            if (after(head, program::preload_variable) && !preload_) {
+                preload_ = variable;
+                place = given + others;
             }
+            given[others++] = variable;
         }
     }
     given[others] = 0;
