@@ -54,9 +54,15 @@ bool buddy::all_clean(std::uint64_t first, std::uint64_t count) const {
 
 void buddy::attach(void* metadata, std::uint64_t pages) {
     bits_ = static_cast<page_bits*>(metadata);
-    links_ = reinterpret_cast<links*>(bits_ + words(pages));
-    tags_ = reinterpret_cast<std::uint8_t*>(links_ + pages);
     pages_ = pages;
+    auto* next = reinterpret_cast<std::uint64_t*>(bits_ + words(pages));
+    for (block_sets& set : sets_) {
+        for (unsigned order = 0; order <= max_order; ++order) {
+            set.blocks[order].attach(next, blocks(pages, order));
+            next += bit_tree::words(blocks(pages, order));
+        }
+    }
+    tags_ = reinterpret_cast<tag*>(next);
 }
 
 bool buddy::add(std::uint64_t first, std::uint64_t count, bool clean) {
@@ -83,45 +89,38 @@ bool buddy::add(std::uint64_t first, std::uint64_t count, bool clean) {
 }
 
 inline void buddy::insert(std::uint64_t first, unsigned order, bool clean) {
-    list_set& set = lists_[clean];
-    const std::uint32_t page = static_cast<std::uint32_t>(first), next = set.heads[order];
-    links_[page] = {next, none};
-    if (next != none) links_[next].prev = page;
-    set.heads[order] = page;
+    block_sets& set = sets_[clean];
+    set.blocks[order].insert(first >> order);
     set.orders |= 1u << order;
     ++set.counts[order];
-    tags_[page] = tag_of(order, clean);
+    tags_[first] = tag_of(order, clean);
 }
 
 inline void buddy::remove(std::uint64_t first, unsigned order, bool clean) {
-    list_set& set = lists_[clean];
-    const auto [next, prev] = links_[first];
-    if (next != none) links_[next].prev = prev;
-    if (prev != none)
-        links_[prev].next = next;
-    else
-        set.heads[order] = next;
+    block_sets& set = sets_[clean];
+    set.blocks[order].erase(first >> order);
     if (--set.counts[order] == 0) set.orders &= ~(1u << order);
-    tags_[first] = 0;
+    tags_[first] = tag::none;
 }
 
 inline void buddy::merge(std::uint64_t first, unsigned order, bool clean) {
     for (; order < max_order; ++order) {
         const std::uint64_t other = first ^ size_of(order);
         if (other - low_ >= span_) break;
-        const std::uint8_t tag = tags_[other];
-        if (order_of(tag) != order) break;
-        remove(other, order, is_clean_tag(tag));
-        clean = clean && is_clean_tag(tag);
+        const tag found = tags_[other];
+        if (order_of(found) != order) break;
+        remove(other, order, is_clean_tag(found));
+        clean = clean && is_clean_tag(found);
         first = std::min(first, other);
     }
     insert(first, order, clean);
 }
 
-/// Takes the head of a list and marks the part that is wanted as allocated.
-inline std::uint64_t buddy::pop(bool clean, unsigned order, unsigned wanted_order,
+/// Takes the lowest block and marks the part that is wanted as allocated.
+/// @param clean  the set, and then whether that part is clean
+inline std::uint64_t buddy::pop(bool& clean, unsigned order, unsigned wanted_order,
                                 bool wanted_clean) {
-    std::uint64_t first = lists_[clean].heads[order];
+    std::uint64_t first = sets_[clean].blocks[order].least() << order;
     remove(first, order, clean);
     if (order > wanted_order) first = split(first, order, wanted_order, clean, wanted_clean);
     if (wanted_order == 0) {
@@ -154,24 +153,32 @@ std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_
 
 /// @param clean  whether all are known to be zero
 void buddy::hold(std::uint64_t first, std::uint64_t count, bool clean) {
-    std::uint64_t zeroed = clean ? count : 0;
-    each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
-        word.held |= mask;
-        if (!clean && word.clean & mask) zeroed += count_bits(word.clean & mask);
-        return true;
-    });
+    std::uint64_t zeroed = count;
+    if (clean) {
+        each_word(first, count, [](page_bits& word, std::uint64_t mask) {
+            word.held |= mask;
+            return true;
+        });
+    } else {
+        zeroed = 0;
+        each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
+            word.held |= mask;
+            if (word.clean & mask) zeroed += count_bits(word.clean & mask);
+            return true;
+        });
+    }
     clean_free_ -= zeroed;
     free_ -= count;
 }
 
-std::optional<std::uint64_t> buddy::allocate(unsigned order, preference want) {
+std::optional<std::uint64_t> buddy::allocate(unsigned order, preference want, bool& clean) {
     if (order > max_order) return std::nullopt;
     const bool wanted = want == preference::clean;
-    bool clean = wanted;
-    std::uint32_t enough = lists_[clean].orders >> order;
+    clean = wanted;
+    std::uint32_t enough = sets_[clean].orders >> order;
     if (!enough) {
         clean = !wanted;
-        enough = lists_[clean].orders >> order;
+        enough = sets_[clean].orders >> order;
         if (!enough) return std::nullopt;
     }
     const auto smallest = order + static_cast<unsigned>(std::countr_zero(enough));
@@ -180,13 +187,14 @@ std::optional<std::uint64_t> buddy::allocate(unsigned order, preference want) {
 
 std::optional<buddy::block> buddy::take_dirty(unsigned largest_order) {
     largest_order = std::min(largest_order, max_order);
-    const std::uint32_t orders = lists_[false].orders;
+    const std::uint32_t orders = sets_[false].orders;
     if (!orders) return std::nullopt;
     const std::uint32_t enough = orders >> largest_order;
     const unsigned order = enough ? largest_order + static_cast<unsigned>(std::countr_zero(enough))
                                   : static_cast<unsigned>(std::bit_width(orders)) - 1;
     const unsigned wanted = std::min(order, largest_order);
-    return block{pop(false, order, wanted, false), wanted};
+    bool clean = false;
+    return block{pop(clean, order, wanted, false), wanted};
 }
 
 bool buddy::take(std::uint64_t first, std::uint64_t count) {
@@ -227,13 +235,21 @@ bool buddy::free(std::uint64_t first, std::uint64_t count, bool clean) {
     if (count == 1) return free_page(first, clean);
     if (!is_allocated(first, count)) return false;
 
-    each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
-        word.held &= ~mask;
-        assign(word.clean, mask, clean);
-        return true;
-    });
+    if (clean) {
+        clean_free_ += count;
+        each_word(first, count, [](page_bits& word, std::uint64_t mask) {
+            word.held &= ~mask;
+            word.clean |= mask;
+            return true;
+        });
+    } else {
+        each_word(first, count, [](page_bits& word, std::uint64_t mask) {
+            word.held &= ~mask;
+            word.clean &= ~mask;
+            return true;
+        });
+    }
     free_ += count;
-    if (clean) clean_free_ += count;
     merge_range(first, first + count, clean);
     return true;
 }
@@ -292,13 +308,13 @@ bool buddy::set_clean(std::uint64_t first, std::uint64_t count, bool clean) {
 }
 
 unsigned buddy::largest_free_order() const {
-    const std::uint32_t orders = lists_[false].orders | lists_[true].orders;
+    const std::uint32_t orders = sets_[false].orders | sets_[true].orders;
     return orders ? static_cast<unsigned>(std::bit_width(orders)) - 1 : 0;
 }
 
 std::uint64_t buddy::free_blocks(unsigned order) const {
     if (order > max_order) return 0;
-    return std::uint64_t{lists_[false].counts[order]} + lists_[true].counts[order];
+    return std::uint64_t{sets_[false].counts[order]} + sets_[true].counts[order];
 }
 
 /// Files what is left of a block. Nothing of it can merge: the buddies lack the pages taken out.
@@ -322,11 +338,11 @@ void buddy::merge_range(std::uint64_t first, std::uint64_t end, bool clean) {
 buddy::block buddy::containing(std::uint64_t page) const {
     for (unsigned order = 0;; ++order) {
         const std::uint64_t first = page & ~(size_of(order) - 1);
-        if (tags_[first]) return {first, order_of(tags_[first])};
+        if (tags_[first] != tag::none) return {first, order_of(tags_[first])};
     }
 }
 
-/// Moves the free blocks that overlap the range to the lists where they belong now.
+/// Moves the free blocks that overlap the range to the sets where they belong now.
 void buddy::refile(std::uint64_t first, std::uint64_t end) {
     while (first < end) {
         const std::uint64_t bit = first % 64, free = bits_[first / 64].free() >> bit;
@@ -348,8 +364,8 @@ void buddy::refile(std::uint64_t first, std::uint64_t end) {
 
 bool buddy::check() const {
     std::uint64_t listed_blocks = 0, listed_pages = 0;
-    if (!check_lists(false, listed_blocks, listed_pages)) return false;
-    if (!check_lists(true, listed_blocks, listed_pages)) return false;
+    if (!check_sets(false, listed_blocks, listed_pages)) return false;
+    if (!check_sets(true, listed_blocks, listed_pages)) return false;
 
     std::uint64_t added = 0, free = 0, clean_free = 0, tagged = 0;
     const bool bits_sound = each_word(low_, span_, [&](const page_bits& word, std::uint64_t mask) {
@@ -358,28 +374,29 @@ bool buddy::check() const {
         clean_free += count_bits(word.free() & word.clean & mask);
         return ((word.held | word.clean) & ~word.added) == 0;
     });
-    for (std::uint64_t page = low_; page < low_ + span_; ++page) tagged += tags_[page] != 0;
+    for (std::uint64_t page = low_; page < low_ + span_; ++page) tagged += tags_[page] != tag::none;
 
-    // Each listed block is free and tagged and no tag lies inside one, so equal sums leave no room
+    // Each such block is free and tagged and no tag lies inside one, so equal sums leave no room
     // for overlaps, for free pages without a block or for tags without one.
     return bits_sound && tagged == listed_blocks && free == listed_pages && added == added_ &&
            free == free_ && clean_free == clean_free_;
 }
 
-bool buddy::check_lists(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const {
-    const list_set& set = lists_[clean];
+bool buddy::check_sets(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const {
+    const block_sets& set = sets_[clean];
     if (set.orders >> max_order > 1) return false;
-    for (unsigned order = 0; order <= max_order; ++order) {
-        std::uint64_t length = 0;
-        std::uint32_t prev = none;
-        for (std::uint32_t page = set.heads[order]; page != none; page = links_[page].next) {
-            if (++length > set.counts[order] || page - low_ >= span_) return false;
-            if (links_[page].prev != prev || !check_block(page, order, clean)) return false;
-            prev = page;
-        }
-        if (length != set.counts[order] || (set.orders >> order & 1) != (length != 0)) return false;
-        blocks += length;
-        pages += length << order;
+    for (unsigned order = 0; span_ && order <= max_order; ++order) {
+        std::uint64_t count = 0;
+        const bool sound = set.blocks[order].check(
+            low_ >> order, (low_ + span_ - 1) >> order, [&](std::uint64_t number) {
+                ++count;
+                const std::uint64_t first = number << order;
+                return first - low_ < span_ && check_block(first, order, clean);
+            });
+        if (!sound || count != set.counts[order] || (set.orders >> order & 1) != (count != 0))
+            return false;
+        blocks += count;
+        pages += count << order;
     }
     return true;
 }
@@ -389,7 +406,7 @@ bool buddy::check_block(std::uint64_t first, unsigned order, bool clean) const {
     if (first % count != 0 || !in_range(first, count)) return false;
     if (tags_[first] != tag_of(order, clean) || all_clean(first, count) != clean) return false;
     for (std::uint64_t page = first + 1; page < first + count; ++page) {
-        if (tags_[page]) return false;
+        if (tags_[page] != tag::none) return false;
     }
     if (order < max_order && other - low_ < span_ && order_of(tags_[other]) == order) return false;
     return each_word(first, count, [](const page_bits& word, std::uint64_t mask) {

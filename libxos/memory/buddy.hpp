@@ -8,9 +8,13 @@
 //     pages.free(*page, 1, false);
 //
 // A page is clean while its contents are known to be zero. Each page has a bit for that, and each
-// free block is on one of two sets of lists: entirely clean, or not. Buddies merge whatever they
-// hold, so a block that is not entirely clean may hold clean pages, and they are found again when
-// it is split.
+// free block is in one of two sets for its order: entirely clean, or not. Buddies merge whatever
+// they hold, so a block that is not entirely clean may hold clean pages, and they are found again
+// when it is split.
+//
+// Of blocks of one order the lowest is handed out: what is allocated gathers there, and above it
+// large blocks stay whole. Last in, first out would be a little cheaper, and with extents of all
+// sizes that come and go breaks everything into pieces before half of the memory is allocated.
 //
 // Runs in any mode: no libc, no allocation. Nothing here locks; the caller does. A call that
 // fails has changed nothing. A range of no pages is fine everywhere if it begins in range.
@@ -20,6 +24,8 @@
 
 #include <cstdint>
 #include <optional>
+
+#include "libxos/memory/bit_tree.hpp"
 
 namespace xos::memory {
 
@@ -37,27 +43,35 @@ class buddy {
     buddy(const buddy&) = delete;
     buddy& operator=(const buddy&) = delete;
 
-    /// What attach() needs for this many pages: 9.4 bytes each.
+    /// What attach() needs for this many pages: 1.9 bytes each.
     static constexpr std::uint64_t metadata_bytes(std::uint64_t pages) {
-        return words(pages) * sizeof(page_bits) + pages * sizeof(links) + (pages + 7) / 8 * 8;
+        std::uint64_t sets = 0;
+        for (unsigned order = 0; pages && order <= max_order; ++order)
+            sets += 2 * bit_tree::words(blocks(pages, order));
+        return words(pages) * sizeof(page_bits) + sets * 8 + (pages + 7) / 8 * 8;
     }
 
     /// Pages [0, `pages`) may be added from now on; at most max_pages. `metadata` is zeroed,
     /// aligned to 8 bytes and the caller's, and outlives the object. Written are three bits of it
-    /// for an added page and nine bytes for the first page of a free block; nothing that belongs
-    /// to pages below the lowest or above the highest added one is read. Once an object.
+    /// for an added page, a byte for the first page of a free block, and the words of sets that it
+    /// is in; of the pages below the lowest or above the highest added one no byte is read. Once an
+    /// object.
     void attach(void* metadata, std::uint64_t pages);
 
     /// Pages that become free for the first time. False if one was added before or is out of range.
     bool add(std::uint64_t first, std::uint64_t count, bool clean);
 
-    /// What to take first when both are there, even if it means to split a larger block. Dirty
-    /// pages come last in, first out: the latest are still in a cache.
+    /// What to take first when both are there, even if it means to split a larger block.
     enum class preference { clean, dirty };
 
     /// The first page of a block that is the caller's now. What is known of its contents stays
     /// as it was: see is_clean().
-    std::optional<std::uint64_t> allocate(unsigned order, preference want);
+    /// @param clean  told whether all of it is known to be zero
+    std::optional<std::uint64_t> allocate(unsigned order, preference want, bool& clean);
+    std::optional<std::uint64_t> allocate(unsigned order, preference want) {
+        bool clean;
+        return allocate(order, want, clean);
+    }
 
     /// Allocates exactly these pages; false if one of them is not free.
     bool take(std::uint64_t first, std::uint64_t count);
@@ -81,7 +95,8 @@ class buddy {
         return page < pages_ && bits_[page / 64].clean & bit_of(page);
     }
 
-    /// Where the pages end, at `end` at the latest, that are like the first: known to be zero, or not.
+    /// Where the pages end, at `end` at the latest, that are like the first: known to be zero, or
+    /// not.
     std::uint64_t end_of_alike(std::uint64_t first, std::uint64_t end) const;
 
     /// Says that allocated pages are about to be written.
@@ -111,39 +126,37 @@ class buddy {
     bool check() const;
 
   private:
-    static constexpr std::uint32_t none = ~std::uint32_t{0};
-
-    struct links {
-        std::uint32_t next, prev;
-    };
     /// Of 64 pages. Interleaved, so that an operation on a page needs one cache line.
     struct page_bits {
         std::uint64_t added, held, clean;
 
         std::uint64_t free() const { return added & ~held; }
     };
-    struct list_set {
+    struct block_sets {
         std::uint32_t orders = 0;  ///< bit n: there is a block of order n
-        std::uint32_t heads[max_order + 1];
         std::uint32_t counts[max_order + 1] = {};
-
-        constexpr list_set() : heads() {
-            for (std::uint32_t& head : heads) head = none;
-        }
+        bit_tree blocks[max_order + 1];  ///< by number: the first page's, shifted by the order
     };
 
     static constexpr std::uint64_t words(std::uint64_t pages) { return (pages + 63) / 64; }
+    static constexpr std::uint64_t blocks(std::uint64_t pages, unsigned order) {
+        return (pages + size_of(order) - 1) >> order;
+    }
     static constexpr std::uint64_t bit_of(std::uint64_t page) {
         return std::uint64_t{1} << page % 64;
     }
     static constexpr std::uint64_t size_of(unsigned order) { return std::uint64_t{1} << order; }
-    /// Of the first page of a free block; 0 for every other page.
-    static constexpr std::uint8_t tag_of(unsigned order, bool clean) {
-        return static_cast<std::uint8_t>((order + 1) | (clean ? clean_tag : 0u));
+    /// Of the first page of a free block; `none` for every other page.
+    enum class tag : std::uint8_t { none = 0, clean = 0x80 };
+    static constexpr tag tag_of(unsigned order, bool clean) {
+        return static_cast<tag>((order + 1) | (clean ? static_cast<unsigned>(tag::clean) : 0u));
     }
-    static constexpr std::uint8_t clean_tag = 0x80;
-    static bool is_clean_tag(std::uint8_t tag) { return tag & clean_tag; }
-    static unsigned order_of(std::uint8_t tag) { return (tag & ~clean_tag) - 1u; }
+    static bool is_clean_tag(tag t) {
+        return static_cast<unsigned>(t) & static_cast<unsigned>(tag::clean);
+    }
+    static unsigned order_of(tag t) {
+        return (static_cast<unsigned>(t) & ~static_cast<unsigned>(tag::clean)) - 1u;
+    }
 
     bool in_range(std::uint64_t first, std::uint64_t count) const {
         return first <= pages_ && count <= pages_ - first;
@@ -167,22 +180,21 @@ class buddy {
     void merge_range(std::uint64_t first, std::uint64_t end, bool clean);
     void merge(std::uint64_t first, unsigned order, bool clean);
     block containing(std::uint64_t page) const;
-    std::uint64_t pop(bool clean, unsigned order, unsigned wanted_order, bool wanted_clean);
+    std::uint64_t pop(bool& clean, unsigned order, unsigned wanted_order, bool wanted_clean);
     std::uint64_t split(std::uint64_t first, unsigned order, unsigned wanted_order, bool& clean,
                         bool wanted_clean);
     void hold(std::uint64_t first, std::uint64_t count, bool clean);
     bool free_page(std::uint64_t page, bool clean);
     void refile(std::uint64_t first, std::uint64_t end);
-    bool check_lists(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const;
+    bool check_sets(bool clean, std::uint64_t& blocks, std::uint64_t& pages) const;
     bool check_block(std::uint64_t first, unsigned order, bool clean) const;
 
     page_bits* bits_ = nullptr;
-    links* links_ = nullptr;
-    std::uint8_t* tags_ = nullptr;
+    tag* tags_ = nullptr;
     std::uint64_t pages_ = 0;
     std::uint64_t low_ = 0, span_ = 0;  ///< all added pages are in [low_, low_ + span_)
     std::uint64_t added_ = 0, free_ = 0, clean_free_ = 0;
-    list_set lists_[2];  ///< [1]: entirely clean
+    block_sets sets_[2];  ///< [1]: entirely clean
 };
 
 }  // namespace xos::memory

@@ -83,7 +83,8 @@ class arena {
 
     /// gva{0} when nothing large enough is free (yet: see grow). `bytes` is a multiple of the page
     /// size, 1 GiB at most.
-    gva take(std::uint64_t bytes, memory::buddy::preference first);
+    /// @param clean  told whether all of it is known to be zero
+    gva take(std::uint64_t bytes, memory::buddy::preference first, bool& clean);
     bool give_back(gva at, std::uint64_t bytes, bool clean);
     std::uint64_t dirty_free_bytes() const {
         return (pages_.free_pages() - pages_.clean_free_pages()) * page_size;

@@ -26,16 +26,19 @@ void discard_from_guest(gva begin, std::uint64_t bytes) {
 
 }  // namespace
 
-gva arena::take(std::uint64_t bytes, memory::buddy::preference first) {
+gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clean) {
     const std::uint64_t pages = bytes / page_size;
     if (pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
     const unsigned order = pages == 1 ? 0 : 64 - static_cast<unsigned>(__builtin_clzl(pages - 1));
-    auto page = pages_.allocate(order, first);
-    if (!page && empty_caches()) page = pages_.allocate(order, first);
+    auto page = pages_.allocate(order, first, clean);
+    if (!page && empty_caches()) page = pages_.allocate(order, first, clean);
     if (!page) return gva{0};
     // What is free in front stays usable: the rest of the block goes back as it was.
     const std::uint64_t rest = (std::uint64_t{1} << order) - pages;
-    if (rest) pages_.free(*page + pages, rest, pages_.is_clean(*page + pages, rest));
+    if (rest) {
+        pages_.free(*page + pages, rest, clean || pages_.is_clean(*page + pages, rest));
+        clean = clean || pages_.is_clean(*page, pages);
+    }
     return address_of(*page);
 }
 
@@ -155,11 +158,11 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
     }
     auto& lock = cell::the_cell.space().lock();
     gva at;
-    bool zero_later = false;
+    bool zero_later = false, clean = false;
     for (;;) {
         {
             memory::guest_edit editing(lock);
-            at = take(bytes, first);
+            at = take(bytes, first, clean);
             if (at.value) {
                 if (options_.free_memory == visibility::allocated_only) {
                     stale_translations stale;  // only of the way to a table, if a leaf replaces it
@@ -167,12 +170,9 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
                               arch::level::page_2m, stale);
                     stale.flush();
                 }
-                if (wanted == contents::zeroed && pages == 1) {
-                    if (!pages_.is_clean(page_of(at))) zero_memory(at, page_size);
-                } else if (wanted == contents::zeroed && pages <= few_pages) {
-                    zero_dirty(pages_, page_of(at), pages, at);
-                } else if (wanted == contents::zeroed) {
-                    zero_later = !pages_.is_clean(page_of(at), pages);
+                if (wanted == contents::zeroed && !clean) {
+                    zero_later = pages > few_pages;
+                    if (!zero_later) zero_dirty(pages_, page_of(at), pages, at);
                 }
                 if (!zero_later) pages_.set_used(page_of(at), pages);
                 break;

@@ -202,12 +202,11 @@ bool arena::grow_in_host(std::uint64_t bytes) {
 gva arena::allocate_in_host(std::uint64_t bytes, contents wanted, memory::buddy::preference first) {
     for (;;) {
         gva at;
-        bool clean;
+        bool clean = false;
         {
             memory::host_edit editing(lock());
-            at = take(bytes, first);
+            at = take(bytes, first, clean);
             if (at.value) {
-                clean = pages_.is_clean(page_of(at), bytes / page_size);
                 pages_.set_clean(page_of(at), bytes / page_size, false);
             }
         }

@@ -45,8 +45,11 @@ class extent_caches {
     }
     bool is_claimed(std::uint64_t first, std::uint64_t count) const {
         const std::uint64_t end = first + count;
-        for (; first % 64 == 0 && end - first >= 64; first += 64) {
-            if (word_of(first).load(std::memory_order_acquire)) return true;
+        if ((first | count) % 64 == 0) {
+            for (auto *word = &word_of(first), *last = &word_of(end); word != last; word++) {
+                if (word->load(std::memory_order_acquire)) return true;
+            }
+            return false;
         }
         while (first < end) {
             const std::uint64_t rest = 64 - first % 64,
