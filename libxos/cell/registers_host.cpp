@@ -80,6 +80,9 @@ bool resolve_unknown(context& c, general_registers& r) {
     r = c.cpu.read_registers();
     c.gs_unswapped = false;
     c.at_cpl0 = the_cell.is_ring3() && (c.cpu.read_special().cs.selector & 3) == 0;
+    // KVM would deliver it in front of whatever the guest is made to do next. The dispatcher, which
+    // it enters now, polls at its end.
+    if (c.cpu.exception_in_flight()) return false;
     return resolve(c, r, c.area->in_kernel || c.kernel_area->in_kernel);
 }
 

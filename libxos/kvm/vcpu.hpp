@@ -43,6 +43,8 @@ class vcpu {
     /// Takes effect with the next run(). A pending OUT is not completed: RIP moves away from it.
     void write_registers(const arch::general_registers& r);
     kvm_sregs read_special();
+    /// Whether the next KVM_RUN begins with an exception whose delivery an exit has interrupted.
+    bool exception_in_flight();
     void write_fs(std::uint64_t base);
     /// CR4.PGE, which makes KVM forget this vCPU's translations.
     void toggle_global_pages();

@@ -187,6 +187,13 @@ kvm_sregs vcpu::read_special() {
     return s;
 }
 
+bool vcpu::exception_in_flight() {
+    kvm_vcpu_events e;
+    base::zero_bytes(&e, sizeof e);  // a software KVM may not have the call
+    raw_syscall(__NR_ioctl, fd(), KVM_GET_VCPU_EVENTS, as_long(&e));
+    return e.exception.injected;
+}
+
 bool vcpu::write_msr(std::uint32_t index, std::uint64_t value) {
     return set_msr(fd(), index, value) == 1;
 }

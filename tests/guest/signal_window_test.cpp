@@ -31,8 +31,10 @@ bool opens_mask(int pid) {
     user_regs_struct r;
     ptrace(PTRACE_GETREGS, pid, nullptr, &r);
     const long code = ptrace(PTRACE_PEEKTEXT, pid, r.rip, nullptr);
-    if ((code & 0xffff) != 0x050f || r.rax != SYS_rt_sigprocmask || r.rdi != SIG_SETMASK) return false;
-    return !(static_cast<unsigned long>(ptrace(PTRACE_PEEKDATA, pid, r.rsi, nullptr)) & bit_of(SIGUSR1));
+    if ((code & 0xffff) != 0x050f || r.rax != SYS_rt_sigprocmask || r.rdi != SIG_SETMASK)
+        return false;
+    return !(static_cast<unsigned long>(ptrace(PTRACE_PEEKDATA, pid, r.rsi, nullptr)) &
+             bit_of(SIGUSR1));
 }
 
 /// Whether the signal was sent at that instruction, and how the child ended.
@@ -42,7 +44,10 @@ lines send_when_mask_opens(int pid) {
     waitpid(pid, &status, 0);
     ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
     for (;;) {
-        ptrace(sent ? PTRACE_CONT : stepping ? PTRACE_SINGLESTEP : PTRACE_SYSCALL, pid, nullptr, pass);
+        ptrace(sent       ? PTRACE_CONT
+               : stepping ? PTRACE_SINGLESTEP
+                          : PTRACE_SYSCALL,
+               pid, nullptr, pass);
         if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) break;
         const int stop = WSTOPSIG(status);
         pass = stop == (SIGTRAP | 0x80) || stop == SIGTRAP ? 0 : stop;
@@ -74,8 +79,8 @@ TEST_CASE("a signal between a handler's end and its mask's leaves the mask as it
             raise(SIGUSR1);
             sigset_t now;
             sigprocmask(SIG_BLOCK, nullptr, &now);
-            return (first == 1 ? 0 : 1) + (second == 1 ? 0 : 2) + (sigismember(&now, SIGUSR1) ? 4 : 0) +
-                   (sigismember(&now, SIGUSR2) ? 8 : 0);
+            return (first == 1 ? 0 : 1) + (second == 1 ? 0 : 2) +
+                   (sigismember(&now, SIGUSR1) ? 4 : 0) + (sigismember(&now, SIGUSR2) ? 8 : 0);
         }));
     }
     CHECK(send_when_mask_opens(pid) == lines{"sent", "exit 0"});
