@@ -1,5 +1,6 @@
 #include "bench/round.hpp"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,7 +66,8 @@ message run_as_child(const side& s, std::uint64_t operations) {
 
 round_result run_in_child(const side& s, std::uint64_t operations) {
     int ends[2];
-    if (pipe(ends) != 0) throw std::system_error(errno, std::system_category(), "pipe");
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        throw std::system_error(errno, std::system_category(), "pipe2");
     const pid_t child = fork();
     if (child < 0) throw std::system_error(errno, std::system_category(), "fork");
     if (child == 0) {

@@ -16,7 +16,7 @@ namespace {
 // ---- Extents of 4 KiB to 1 MiB, each power of two as likely as the next, replaced at random while
 // three quarters of the arena are allocated. Nothing is touched: the allocators alone.
 
-constexpr std::size_t arena_bytes = std::size_t{512} << 20, load = arena_bytes / 4 * 3;
+constexpr std::size_t arena_bytes = std::size_t{512} << 20, wanted_load = arena_bytes / 4 * 3;
 
 struct piece {
     void* at = nullptr;
@@ -24,7 +24,7 @@ struct piece {
 };
 
 template <class Malloc>
-struct churn {
+struct replacing {
     static inline std::vector<piece> held;
     static inline std::size_t allocated;
     static inline std::uint64_t refused;
@@ -51,14 +51,14 @@ struct churn {
     static void run(std::uint64_t operations) {
         for (; operations; operations--) {
             drop_one();
-            while (allocated < load && add()) {
+            while (allocated < wanted_load && add()) {
             }
-            if (allocated < load) refused++;
+            if (allocated < wanted_load) refused++;
         }
     }
     static void prepare() {
-        held.reserve(load / page_size);
-        while (allocated < load) {
+        held.reserve(wanted_load / page_size);
+        while (allocated < wanted_load) {
             if (!add()) throw std::runtime_error("the arena is full before it is");
         }
         run(20'000);
@@ -68,7 +68,7 @@ struct churn {
 
 void prepare_arena() {
     extents::pool = new memory::arena({.bytes = arena_bytes});
-    churn<extents>::prepare();
+    replacing<extents>::prepare();
 }
 
 void look_at_arena() {
@@ -79,12 +79,12 @@ void look_at_arena() {
     remark(fmt::format(
         "{} allocations refused; of the free memory {:.0f} % in blocks of 2 MiB or more, the "
         "largest {} KiB",
-        churn<extents>::refused,
+        replacing<extents>::refused,
         100.0 * static_cast<double>(in_large) / static_cast<double>(s.free), s.largest_free >> 10));
 }
 
 // ---- The longest way down and up again: 260 KiB, too much for the caches of the vCPUs, of a
-// single free block of 1 GiB whose first page is dirty, so that the rest of each half has to be
+// single free block of 1 GiB whose first pages are dirty, so that the rest of each half has to be
 // looked at.
 
 constexpr std::size_t uncached = 65 * page_size;
@@ -115,17 +115,17 @@ const registration rows[] = {
              "one of many extents of 4 KiB to 1 MiB replaced, untouched, in an arena that is three "
              "quarters full; glibc",
          .linux_way = side{.where = place::own_process,
-                           .setup = churn<glibc>::prepare,
-                           .run = churn<glibc>::run},
+                           .setup = replacing<glibc>::prepare,
+                           .run = replacing<glibc>::run},
          .xos_way = {.where = place::own_cell,
                      .setup = prepare_arena,
-                     .run = churn<extents>::run,
+                     .run = replacing<extents>::run,
                      .teardown = look_at_arena},
          .counted_operations = 200,
          .others = {{"jemalloc",
                      {.where = place::own_process,
-                      .setup = churn<jemalloc>::prepare,
-                      .run = churn<jemalloc>::run}}}}),
+                      .setup = replacing<jemalloc>::prepare,
+                      .run = replacing<jemalloc>::run}}}}),
     registration(
         {.suite = "alloc",
          .name = "arena-worst",

@@ -8,15 +8,17 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <fstream>
-#include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "bench/harness.hpp"
@@ -121,21 +123,45 @@ std::uint16_t free_port() {
     }
 }
 
-/// In KiB, the most that a process has had.
+/// In KiB, the most that a process has had, and its children.
 long resident(pid_t pid) {
+    long sum = 0;
     std::ifstream status(fmt::format("/proc/{}/status", pid));
     for (std::string line; std::getline(status, line);) {
-        if (line.starts_with("VmHWM:")) return std::stol(line.substr(6));
+        if (line.starts_with("VmHWM:")) sum += std::stol(line.substr(6));
     }
-    return 0;
+    std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", pid));
+    for (pid_t child; children >> child;) sum += resident(child);
+    return sum;
 }
+
+/// Ended with the object, if it has not ended before.
+class process {
+  public:
+    process(const command& words, const std::vector<std::string>& variables)
+        : words_(words), pid_(start_program(words, variables)) {}
+    process(const process&) = delete;
+    process& operator=(const process&) = delete;
+    ~process() {
+        if (pid_ < 0) return;
+        kill(pid_, SIGKILL);
+        waitpid(pid_, nullptr, 0);
+    }
+    pid_t id() const { return pid_; }
+    void end(int signal) {
+        kill(pid_, signal);
+        end_of_program(std::exchange(pid_, -1), words_);
+    }
+
+  private:
+    command words_;
+    pid_t pid_;
+};
 
 class running {
   public:
-    running(const server& s, const std::vector<std::string>& variables) : server_(s) {
-        const std::uint16_t port = free_port();
-        command_ = s.words(port);
-        pid_ = start_program(command_, variables);
+    running(const server& s, const std::vector<std::string>& variables, std::uint16_t port)
+        : server_(s), process_(s.words(port), variables) {
         connection first;
         for (unsigned patience = 0; !first.open(port); patience++) {
             if (patience == 2'000) throw std::runtime_error(std::string(s.program) + " is mute");
@@ -180,33 +206,33 @@ class running {
 
     /// KiB resident.
     long stop() {
-        const long most = resident(pid_);
+        const long most = resident(process_.id());
         connections_.clear();
-        kill(pid_, server_.end);
-        end_of_program(pid_, command_);
+        process_.end(server_.end);
         return most;
     }
 
   private:
     const server& server_;
-    command command_;
-    pid_t pid_ = -1;
+    process process_;
     std::size_t answer_ = 0;
     std::string burst_;
     std::vector<connection> connections_;
 };
 
-running* the_server;
+std::unique_ptr<running> the_server;
 
 template <const server& S>
 void start_natively() {
     fs::current_path(scratch());
-    the_server = new running(S, {});
+    the_server = std::make_unique<running>(S, std::vector<std::string>{}, free_port());
 }
 template <const server& S>
 void start_in_a_cell() {
     fs::current_path(scratch());
-    the_server = new running(S, in_a_cell_with_stats(scratch() / "stats"));
+    fs::remove(scratch() / "stats");
+    the_server =
+        std::make_unique<running>(S, in_a_cell_with_stats(scratch() / "stats"), free_port());
 }
 
 void load(std::uint64_t operations) {
@@ -222,9 +248,9 @@ void stop_and_look() {
     const long cell = the_server->stop();
     constexpr double asked = 2 * requests_a_round;  // and as many before it was measured
     const auto exits = static_cast<double>(count_exits(scratch() / "stats"));
-    running native(S, {});
+    running native(S, {}, free_port());
     native.load(requests_a_round);
-    remark(fmt::format("{:.2f} exits a request, {:+.1f} MiB resident", exits / asked,
+    remark(fmt::format("{:.2f} exits a request with its start, {:+.1f} MiB resident", exits / asked,
                        static_cast<double>(cell - native.stop()) / 1024));
     remove_scratch();
 }

@@ -65,7 +65,7 @@ void fill_by_signal(int, siginfo_t* info, void*) {
     ask(UFFDIO_COPY, &copy);
 }
 
-void unprotect_by_signal(int, siginfo_t* info, void*) {
+void allow_writes_by_signal(int, siginfo_t* info, void*) {
     uffdio_writeprotect change{};
     change.range = {page_of(info), page_size};
     change.mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
@@ -96,14 +96,14 @@ void fill_when_touched(std::uint64_t begin, std::uint64_t bytes) {
 }
 void unprotect_when_written(std::uint64_t begin, std::uint64_t bytes) {
     watch(begin, bytes, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFDIO_REGISTER_MODE_WP,
-          unprotect_by_signal);
+          allow_writes_by_signal);
 }
 
 void write_protect(std::uint64_t begin, std::uint64_t bytes) {
     uffdio_writeprotect change{};
     change.range = {begin, bytes};
     change.mode = UFFDIO_WRITEPROTECT_MODE_WP;
-    ioctl(faults, UFFDIO_WRITEPROTECT, &change);
+    ask(UFFDIO_WRITEPROTECT, &change);
 }
 
 }  // namespace xos::bench

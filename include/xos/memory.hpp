@@ -13,7 +13,8 @@
 //     std::pmr::unsynchronized_pool_resource small(&r);
 //     std::pmr::vector<int> numbers(&small);
 //
-// A buddy allocator underneath reuses what was freed last first, and knows what is zero.
+// Each vCPU keeps the small extents that it freed last. A buddy allocator underneath hands out the
+// lowest block that will do, and knows what is zero.
 #pragma once
 
 #include <array>

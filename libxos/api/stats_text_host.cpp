@@ -40,7 +40,7 @@ void row(printer& p, const char* what, std::uint64_t value) {
     if (!value) return;
     line l;
     l << "xos:   ";
-    for (; *what; what++) l.append(*what == '_' ? " " : what, 1);
+    l << what;
     pad(l, 32);
     l.dec(value);
     p.print(l);
@@ -140,7 +140,11 @@ void describe(const statistics& s, sink out, void* to) {
     row(p, "programs started outside", the_cell.outside_starts);
     l << "xos: exits";
     p.print(l);
-    for (unsigned k = 0; k < s.exits.size(); k++) row(p, exit_names[k], s.exits[k]);
+    for (unsigned k = 0; k < s.exits.size(); k++) {
+        base::text<32> name;
+        for (const char* c = exit_names[k]; *c; c++) name.append(*c == '_' ? " " : c, 1);
+        row(p, name.terminated(), s.exits[k]);
+    }
     module_rows(p, s);
     l << "xos: exceptions in the guest, by vector";
     p.print(l);

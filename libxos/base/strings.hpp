@@ -1,4 +1,4 @@
-// The few string functions that code without libc needs.
+// The few functions for strings, numbers in them and variables that code without libc needs.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // The process's KVM descriptors, kept out of the way of the application's.
 //
 // They are moved to high numbers (an application expects the lowest free one), are close-on-exec,
-// and are known, so that the application's close(2), dup2(2) and close_range(2) pass them by.
+// and are known, so that the application's calls pass them by.
 #pragma once
 
 #include <cstdint>

@@ -16,9 +16,9 @@ namespace {
 /// Whether a guest at ring 3 on this software KVM asks the processor itself: nothing can answer
 /// CPUID in its place, as Linux says when it cannot make the instruction fault either.
 bool cpuid_is_native() {
-    constexpr long no_device = -19, set_cpuid_faulting = 0x1012, none = 1;
-    return !arch::has_hardware_virtualization() &&
-           raw_syscall(__NR_arch_prctl, set_cpuid_faulting, none) == no_device;
+    constexpr long no_device = -19, is_answered = 0x1011, set_answered = 0x1012;
+    return !arch::has_hardware_virtualization() && raw_syscall(__NR_arch_prctl, is_answered) == 1 &&
+           raw_syscall(__NR_arch_prctl, set_answered, 1) == no_device;
 }
 
 /// The leaves that KVM itself looks at, for a guest that does not ask it. KVM's own list has ten
@@ -34,7 +34,8 @@ void describe_processor(cpuid_list& list) {
         entry = {};
         entry.function = leaf;
         if (leaf == 7 || leaf == 0xd) entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-        entry.eax = r.eax;
+        // A process has to ask for AMX before a vCPU may be told of it.
+        entry.eax = leaf == 0xd ? r.eax & ~static_cast<std::uint32_t>(arch::xcr0_excluded) : r.eax;
         entry.ebx = r.ebx;
         entry.ecx = leaf == 1 ? r.ecx & ~process_context_ids : r.ecx;
         entry.edx = leaf == 0x8000'0001 ? r.edx & ~gigabyte_pages : r.edx;

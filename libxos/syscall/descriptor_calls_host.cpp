@@ -1,5 +1,6 @@
 // The application's descriptors and libxos's are in one table: its calls pass ours by. A call that
-// names one of them fails in forward().
+// names one of them fails in forward(); those that would close it are on this list so that the
+// kernel module, which does not look, leaves them to user space.
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"

@@ -24,8 +24,8 @@ bool is_restart(long code) {
 /// Whether the call is to be made again from its beginning; if not, `code` becomes its result.
 bool made_again(context& c, long& code) {
     if (c.signals_pending) {
-        const bool restarts = c.actions->of[c.waiting.number].flags & cell::sa::restart &&
-                              code == -XOS_RESTART_SYS;
+        const bool restarts =
+            c.actions->of[c.waiting.number].flags & cell::sa::restart && code == -XOS_RESTART_SYS;
         if (restarts || code == -XOS_RESTART_NO_INTR) return true;
         code = error_intr;
         return false;

@@ -27,8 +27,8 @@ std::uint64_t guest_fs(context& c) {
 /// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
-    cell::leave_parent(&c, flags & CLONE_FILES ? cell::descriptor_table::shared
-                                               : cell::descriptor_table::copied);
+    cell::leave_parent(
+        &c, flags & CLONE_FILES ? cell::descriptor_table::shared : cell::descriptor_table::copied);
     if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.actions);
     if (the_cell.native_children && !the_cell.hides_memory) {
         c.signal_mask = mask;
@@ -60,8 +60,8 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     if (args.stack) c.saved.rsp = args.stack + args.stack_size;
     c.saved.rax = 0;
     args.stack = args.stack_size = 0;
-    // No other thread may have the limit of descriptors raised, or be in the middle of an edit whose
-    // other half the child would never see.
+    // No other thread may have the limit of descriptors raised, or be in the middle of an edit
+    // whose other half the child would never see.
     the_cell.lock.lock();
     auto& editing = the_cell.space().lock();
     editing.lock_in_host();
@@ -127,7 +127,6 @@ long start(context& c, const clone_arguments& args) {
     return args.flags & CLONE_VM ? start_sharing_memory(c, args, mask)
                                  : fork_process(c, args, mask);
 }
-
 
 /// "kvm-nx-lpage-re" and the like: since Linux 6.12 a VM has kernel threads in its process's own
 /// thread group, and a process whose last thread merely exits would wait for them for ever.

@@ -96,18 +96,26 @@ void list_forwarded(std::uint64_t* bits) {
 namespace {
 
 /// @param descriptors  a bit for each argument to look at
-[[gnu::noinline]] bool includes_own(unsigned descriptors, const std::uint64_t* arguments) {
+[[gnu::noinline]] bool includes_own(const entry& call, unsigned descriptors,
+                                    const std::uint64_t* arguments) {
     for (; descriptors; descriptors &= descriptors - 1) {
         const auto i = static_cast<unsigned>(__builtin_ctz(descriptors));
-        if (the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return true;
+        if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) continue;
+        // Linux does not look at the directory of an absolute path.
+        char first = 0;
+        if (call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
+            first != '/')
+            return true;
     }
     return false;
 }
 
-/// Whether one of the arguments is a descriptor of libxos's, of which the application knows nothing.
+/// Whether one of the arguments is a descriptor of libxos's, of which the application knows
+/// nothing.
 bool names_own_descriptor(std::uint64_t number, const std::uint64_t* arguments) {
     const unsigned descriptors = number < table_size ? descriptor_arguments[number] : 0;
-    return descriptors && includes_own(descriptors, arguments);
+    return descriptors &&
+           includes_own(lookup(static_cast<unsigned>(number)), descriptors, arguments);
 }
 
 void make_call(context& c) {

@@ -122,7 +122,6 @@ class arena {
   private:
     bool grow_in_host(std::uint64_t bytes);
     base::outcome add_chunk(std::uint64_t bytes);
-    gva take_new(std::uint64_t pages, memory::buddy::preference first);
     void page_in(gva at, std::uint64_t bytes);
     gva allocate_from_cache(std::uint64_t bytes, contents wanted);
     bool empty_caches();

@@ -34,11 +34,13 @@ gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clea
     if (!page && empty_caches()) page = pages_.allocate(order, first, clean);
     if (!page) return gva{0};
     // What is free in front stays usable: the rest of the block goes back as it was.
-    const std::uint64_t rest = (std::uint64_t{1} << order) - pages;
-    if (rest) {
-        pages_.free(*page + pages, rest, clean || pages_.is_clean(*page + pages, rest));
-        clean = clean || pages_.is_clean(*page, pages);
+    const std::uint64_t end = *page + (std::uint64_t{1} << order);
+    for (std::uint64_t at = *page + pages; at < end;) {
+        const std::uint64_t next = pages_.end_of_alike(at, end);
+        pages_.free(at, next - at, pages_.is_clean(at));
+        at = next;
     }
+    if (!clean) clean = pages_.is_clean(*page, pages);
     return address_of(*page);
 }
 

@@ -46,7 +46,7 @@ class extent_caches {
     bool is_claimed(std::uint64_t first, std::uint64_t count) const {
         const std::uint64_t end = first + count;
         if ((first | count) % 64 == 0) {
-            for (auto *word = &word_of(first), *last = &word_of(end); word != last; word++) {
+            for (auto *word = bits_ + first / 64, *last = bits_ + end / 64; word != last; word++) {
                 if (word->load(std::memory_order_acquire)) return true;
             }
             return false;

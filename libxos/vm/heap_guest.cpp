@@ -11,8 +11,8 @@ namespace {
 using anonymous::lock;
 using anonymous::round_up;
 
-/// So much above the break stays: glibc cuts its heap by 64 MiB when it has learnt that large blocks
-/// come and go, and Linux's break is ahead by half of that.
+/// So much above the break stays: glibc cuts its heap by 64 MiB when it has learnt that large
+/// blocks come and go, and Linux's break is ahead by half of that.
 constexpr std::uint64_t kept = std::uint64_t{128} << 20;
 /// From here on it is quicker to let Linux take the pages and give others at the first touch.
 constexpr std::uint64_t many = std::uint64_t{4} << 20;
