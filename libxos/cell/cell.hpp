@@ -76,6 +76,9 @@ struct cell_state {
     bool ring0_interpreted = false;
     bool native_children = false;
     bool hides_memory = false;  ///< has taken rights away of which Linux does not know
+    /// Addresses where the guest's tables say what may be done, and Linux lets everything be done.
+    gva guarded;
+    std::uint64_t guarded_length = 0;
     bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
 
     kvm::descriptor_set descriptors;

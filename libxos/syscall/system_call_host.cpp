@@ -1,4 +1,5 @@
 // A `syscall` instruction of the application has left the guest.
+#include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
@@ -95,27 +96,54 @@ void list_forwarded(std::uint64_t* bits) {
 
 namespace {
 
-/// @param descriptors  a bit for each argument to look at
-[[gnu::noinline]] bool includes_own(const entry& call, unsigned descriptors,
-                                    const std::uint64_t* arguments) {
-    for (; descriptors; descriptors &= descriptors - 1) {
-        const auto i = static_cast<unsigned>(__builtin_ctz(descriptors));
-        if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) continue;
-        // Linux does not look at the directory of an absolute path.
-        char first = 0;
-        if (call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
-            first != '/')
-            return true;
+template <class F>
+bool any_argument(unsigned bits, F&& f) {
+    for (; bits; bits &= bits - 1) {
+        if (f(static_cast<unsigned>(__builtin_ctz(bits)))) return true;
     }
     return false;
 }
 
 /// Whether one of the arguments is a descriptor of libxos's, of which the application knows
 /// nothing.
-bool names_own_descriptor(std::uint64_t number, const std::uint64_t* arguments) {
-    const unsigned descriptors = number < table_size ? descriptor_arguments[number] : 0;
-    return descriptors &&
-           includes_own(lookup(static_cast<unsigned>(number)), descriptors, arguments);
+bool names_own_descriptor(const entry& call, unsigned descriptors, const std::uint64_t* arguments) {
+    return any_argument(descriptors, [&](unsigned i) {
+        if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return false;
+        // Linux does not look at the directory of an absolute path.
+        char first = 0;
+        return call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
+               first != '/';
+    });
+}
+
+/// Whether the guest may not touch this memory, though Linux would.
+bool is_hidden(std::uint64_t address, bool write) {
+    if (gva{address} - the_cell.guarded >= the_cell.guarded_length) return false;
+    const auto leaf = the_cell.space().tables().query(gva{address});
+    return !leaf || (write && !any(leaf->flags & arch::entry_flags::writable));
+}
+
+/// An address at which nobody has memory: Linux finds what is wrong with the call in its own order.
+constexpr std::uint64_t nowhere = 256;
+
+[[gnu::noinline]] long look_and_forward(context& c, const std::uint64_t* call, looked_at what) {
+    const entry& known = lookup(static_cast<unsigned>(call[0]));
+    if (what.descriptors && names_own_descriptor(known, what.descriptors, call + 1))
+        return error_badf;
+    std::uint64_t changed[7];
+    base::copy_bytes(changed, call, sizeof changed);
+    any_argument(what.read | what.written, [&](unsigned i) {
+        if (is_hidden(call[1 + i], what.written >> i & 1)) changed[1 + i] = nowhere;
+        return false;
+    });
+    return xos_forward(&c, changed);
+}
+
+/// @param call  the number and six arguments
+long forward_call(context& c, const std::uint64_t* call) {
+    const auto number = static_cast<std::uint32_t>(call[0]);  // as Linux looks at it
+    const looked_at what = number < table_size ? arguments_to_look_at[number] : looked_at{};
+    return what.any() ? look_and_forward(c, call, what) : xos_forward(&c, call);
 }
 
 void make_call(context& c) {
@@ -131,8 +159,7 @@ void make_call(context& c) {
         area.result = static_cast<std::uint64_t>(vector(c, area.arguments));
         return;
     }
-    const long result =
-        names_own_descriptor(number, area.arguments) ? error_badf : xos_forward(&c, &area.number);
+    const long result = forward_call(c, &area.number);
     if (result == taken_back) {
         c.where = position::taken_back;
         return;
@@ -154,9 +181,8 @@ void on_system_call(context& c) {
 }
 
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
-    if (names_own_descriptor(number, a)) return error_badf;
     const std::uint64_t call[7] = {number, a[0], a[1], a[2], a[3], a[4], a[5]};
-    const long result = xos_forward(&c, call);
+    const long result = forward_call(c, call);
     if (result == taken_back) c.where = position::taken_back;
     return result;
 }

@@ -47,12 +47,30 @@ consteval std::array<entry, table_size> build() {
 constexpr auto table = build();
 constexpr entry unknown{};
 
-consteval std::array<std::uint8_t, table_size> find_descriptors() {
-    std::array<std::uint8_t, table_size> found{};
+constexpr bool is_descriptor(argument kind) {
+    return kind == argument::fd || kind == argument::dirfd;
+}
+/// Of an array or a header at least itself.
+constexpr bool is_read(argument kind) {
+    using enum argument;
+    return kind == path || kind == string || kind == in_bytes || kind == in_struct ||
+           kind == in_iovec || kind == out_iovec || kind == in_msghdr || kind == mmsghdr_in ||
+           kind == argv;
+}
+constexpr bool is_written(argument kind) {
+    using enum argument;
+    return kind == out_bytes || kind == out_struct || kind == inout_struct || kind == out_msghdr ||
+           kind == mmsghdr_out;
+}
+
+consteval std::array<looked_at, table_size> find_arguments_to_look_at() {
+    std::array<looked_at, table_size> found{};
     for (unsigned number : numbers) {
         for (unsigned i = 0; i < table[number].argument_count; ++i) {
             const argument kind = table[number].arguments[i];
-            if (kind == argument::fd || kind == argument::dirfd) found[number] |= 1u << i;
+            found[number].descriptors |= static_cast<std::uint8_t>(is_descriptor(kind) << i);
+            found[number].read |= static_cast<std::uint8_t>(is_read(kind) << i);
+            found[number].written |= static_cast<std::uint8_t>(is_written(kind) << i);
         }
     }
     return found;
@@ -76,7 +94,7 @@ bool same(std::string_view a, std::string_view b) noexcept {
 
 }  // namespace
 
-constexpr std::array<std::uint8_t, table_size> descriptor_arguments = find_descriptors();
+constexpr std::array<looked_at, table_size> arguments_to_look_at = find_arguments_to_look_at();
 
 const entry& lookup(unsigned number) noexcept {
     return number < table_size ? table.data()[number] : unknown;

@@ -77,8 +77,14 @@ inline constexpr unsigned table_size = 512;
 /// Never fails: a default entry for an unknown number (x32 numbers are unknown). Lives forever.
 const entry& lookup(unsigned number) noexcept;
 
-/// Of each call, a bit for each argument that is a descriptor.
-extern const std::array<std::uint8_t, table_size> descriptor_arguments;
+/// What has to be looked at before a call is forwarded: a bit for each argument.
+struct looked_at {
+    std::uint8_t descriptors = 0;
+    std::uint8_t read = 0, written = 0;  ///< pointers, by what the kernel does there
+
+    constexpr bool any() const { return descriptors | read | written; }
+};
+extern const std::array<looked_at, table_size> arguments_to_look_at;
 
 /// The number of the call Linux names so (`__NR_` + name). Searches the whole table.
 std::optional<unsigned> number_of(std::string_view name) noexcept;

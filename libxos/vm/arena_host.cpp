@@ -307,7 +307,10 @@ outcome reserve_process_arena(const arena_options& planned) {
     const std::uint64_t most = cell::the_cell.space().physical_left() / 4;
     arena_options options = planned;
     if (options.bytes > most) options.bytes = most;
-    return the_process_arena.reserve(options);
+    if (auto failed = the_process_arena.reserve(options); !failed.ok()) return failed;
+    cell::the_cell.guarded = the_process_arena.begin();
+    cell::the_cell.guarded_length = the_process_arena.length();
+    return base::success;
 }
 
 }  // namespace xos::vm

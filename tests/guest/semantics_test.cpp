@@ -3,6 +3,7 @@
 #include <liburing.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -32,6 +33,11 @@ using namespace xos::test;
 namespace {
 
 constexpr std::size_t page = 4096;
+
+bool poll_in(int fd) {
+    pollfd p{fd, POLLIN, 0};
+    return poll(&p, 1, 0) == 1;
+}
 
 sigjmp_buf back;
 siginfo_t fault_info;
@@ -98,6 +104,55 @@ TEST_CASE("reservations of terabytes are opened and given back in pieces") {
         seen.push_back(touch(inside, true) + ", " + touch(inside + 16 * page, true));
         munmap(base, reserved);
         seen.push_back(touch(base) + ", " + touch(inside));
+        return seen;
+    });
+}
+
+TEST_CASE("a system call may touch what the program may") {
+    ensure_cell();
+    // The kernel module does not look at arguments.
+    if (current_transport() == transport::module) return;
+    same([] {
+        lines seen;
+        const int read_write = PROT_READ | PROT_WRITE;
+        char* p = static_cast<char*>(
+            mmap(nullptr, 16 * page, read_write, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        std::memset(p, 'x', 16 * page);
+        char* const readable = p + 4 * page;
+        char* const closed = p + 8 * page;
+        char* const gone = p + 12 * page;
+        mprotect(readable, page, PROT_READ);
+        mprotect(closed, page, PROT_NONE);
+        munmap(gone, page);
+        int ends[2];
+        (void)!pipe(ends);
+        const auto say = [&](const char* what, long result) {
+            seen.push_back(std::string(what) + (result < 0 ? ": " + std::string(strerror(errno))
+                                                           : ": " + std::to_string(result)));
+        };
+        const std::pair<const char*, char*> places[] = {
+            {"open", p}, {"readable", readable}, {"closed", closed}, {"gone", gone}};
+        for (const auto& [name, at] : places) {
+            seen.push_back(name);
+            (void)!write(ends[1], p + 64, 16);
+            say("write", write(ends[1], at, 8));
+            say("read", read(ends[0], at + 16, 4));
+            say("write nothing", write(ends[1], at, 0));
+            say("write to nobody", write(-1, at, 8));
+            say("clock", syscall(SYS_clock_gettime, CLOCK_MONOTONIC_COARSE, at) < 0 ? -1 : 0);
+            say("path", access(at, R_OK));
+            say("stat", syscall(SYS_stat, "/", at) < 0 ? -1 : 0);
+            const iovec one{at, 8};
+            std::memcpy(p, &one, sizeof one);
+            say("vector", at == p ? 0 : writev(ends[1], reinterpret_cast<iovec*>(at), 0));
+            while (poll_in(ends[0])) (void)!read(ends[0], p, 64);
+        }
+        mprotect(closed, page, read_write);
+        say("opened again", write(ends[1], closed, 8));
+        munmap(p, 12 * page);
+        munmap(p + 13 * page, 3 * page);
+        close(ends[0]);
+        close(ends[1]);
         return seen;
     });
 }
