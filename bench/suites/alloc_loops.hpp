@@ -46,6 +46,12 @@ struct random_sequence {
 
 inline void nothing() {}
 
+template <void (*First)(), void (*Second)()>
+void in_turn() {
+    First();
+    Second();
+}
+
 // ---- One thread, 4096 objects of 16 to 511 bytes, of which it replaces any.
 
 template <class Malloc>
@@ -65,15 +71,10 @@ struct small {
     static void fill() { run(2'000'000); }
 };
 
-template <class Malloc, void (*Prepare)()>
-void prepare_small() {
-    Prepare();
-    small<Malloc>::fill();
-}
-
 template <class Malloc, void (*Prepare)() = nothing>
 constexpr side small_objects(place where) {
-    return {.where = where, .setup = prepare_small<Malloc, Prepare>, .run = small<Malloc>::run};
+    return {
+        .where = where, .setup = in_turn<Prepare, small<Malloc>::fill>, .run = small<Malloc>::run};
 }
 
 // ---- Two threads: one allocates, and reallocates every fourth object; the other frees. In turn, a
@@ -133,16 +134,10 @@ struct mix {
     }
 };
 
-template <class Malloc, void (*Prepare)()>
-void prepare_mix() {
-    Prepare();
-    mix<Malloc>::begin();
-}
-
 template <class Malloc, void (*Prepare)() = nothing>
 constexpr side mixed_objects(place where) {
     return {.where = where,
-            .setup = prepare_mix<Malloc, Prepare>,
+            .setup = in_turn<Prepare, mix<Malloc>::begin>,
             .measure = mix<Malloc>::measure,
             .teardown = mix<Malloc>::end};
 }
@@ -194,12 +189,6 @@ struct load {
     }
 };
 
-template <void (*Prepare)()>
-void begin_latencies() {
-    Prepare();
-    load::begin();
-}
-
 /// The 99.9th percentile of a block's free and the next one's allocation and first touch, times
 /// `operations`.
 template <class Malloc>
@@ -228,7 +217,7 @@ std::uint64_t percentile(std::uint64_t operations) {
 template <class Malloc, void (*Prepare)() = nothing>
 constexpr side latencies(place where) {
     return {.where = where,
-            .setup = begin_latencies<Prepare>,
+            .setup = in_turn<Prepare, load::begin>,
             .measure = percentile<Malloc>,
             .teardown = load::end,
             .most = 1};

@@ -34,17 +34,22 @@ namespace fs = std::filesystem;
     throw std::system_error(errno, std::generic_category(), what);
 }
 
+sockaddr_in loopback(std::uint16_t port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+}
+
 class connection {
   public:
     /// Whether somebody listens; throws for any other reason.
     bool open(std::uint16_t port) {
         socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (socket_ < 0) fail("socket");
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_port = htons(port);
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        if (connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) {
+        const sockaddr_in address = loopback(port);
+        if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
             const int yes = 1;
             setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
             return true;
@@ -112,11 +117,8 @@ std::uint16_t free_port() {
         const int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         const int yes = 1;
         setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_port = htons(port);
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        const int r = bind(s, reinterpret_cast<sockaddr*>(&address), sizeof address);
+        const sockaddr_in address = loopback(port);
+        const int r = bind(s, reinterpret_cast<const sockaddr*>(&address), sizeof address);
         close(s);
         if (r == 0) return port;
         if (errno != EADDRINUSE) fail("bind");

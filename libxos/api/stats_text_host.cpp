@@ -39,8 +39,7 @@ void pad(line& l, std::size_t to) {
 void row(printer& p, const char* what, std::uint64_t value) {
     if (!value) return;
     line l;
-    l << "xos:   ";
-    l << what;
+    l << "xos:   " << what;
     pad(l, 32);
     l.dec(value);
     p.print(l);

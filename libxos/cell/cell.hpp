@@ -54,7 +54,7 @@ struct cell_options {
     std::size_t process_arena = automatic_size;
     unsigned process_pager = 0;  ///< residency of the public face
     unsigned process_window = 64;
-    bool serve_break = false;    ///< every thread of the process is inside
+    bool serve_break = false;  ///< every thread of the process is inside
     xos::transport transport = transport::automatic;
     bool native_children = false;
     /// The calls that Linux carries out, a bit each, for the kernel module.
@@ -190,6 +190,10 @@ void update_processor_number(context& c, std::uint32_t number);
 [[noreturn]] void die_at(context* c, const char* reason, const trap_frame& frame);
 [[noreturn]] void die_in_host(context* c, int signal, const kernel_siginfo& info,
                               const kernel_ucontext& u);
+
+/// What xos_forward returns when the call was not made because a signal waits: -ERESTARTSYS, which
+/// no call's result is.
+inline constexpr long taken_back = -512;
 
 }  // namespace xos::cell
 

@@ -29,7 +29,7 @@ constexpr std::size_t table_bytes = std::size_t{48} << 20;
 outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
     // Measuring takes an interpreter a third of a millisecond, and would only confirm what CPUID
     // says.
-    bool interpreted = !arch::has_hardware_virtualization();
+    bool interpreted = !the_cell.caps.hardware;
     if (!interpreted) {
         ring0_cost cost;
         if (auto failed = measure_ring0(cpu, the_cell.caps, the_cell.space().root(), cost);

@@ -21,6 +21,7 @@ struct capabilities {
     std::uint64_t xcr0 = 0;
     unsigned xsave_size = 0;
     cpuid_list cpuid;
+    bool hardware = false;  ///< VMX or SVM; a KVM without either is a software KVM
 };
 
 class vm {

@@ -13,11 +13,11 @@ using base::step;
 
 namespace {
 
-/// Whether a guest at ring 3 on this software KVM asks the processor itself: nothing can answer
+/// Whether a guest at ring 3 on a software KVM asks the processor itself: nothing can answer
 /// CPUID in its place, as Linux says when it cannot make the instruction fault either.
 bool cpuid_is_native() {
     constexpr long no_device = -19, is_answered = 0x1011, set_answered = 0x1012;
-    return !arch::has_hardware_virtualization() && raw_syscall(__NR_arch_prctl, is_answered) == 1 &&
+    return raw_syscall(__NR_arch_prctl, is_answered) == 1 &&
            raw_syscall(__NR_arch_prctl, set_answered, 1) == no_device;
 }
 
@@ -65,7 +65,8 @@ outcome read_capabilities(int system, capabilities& caps) {
     caps.run_size =
         static_cast<unsigned>(raw_syscall(__NR_ioctl, system, KVM_GET_VCPU_MMAP_SIZE, 0));
 
-    if (cpuid_is_native()) {
+    caps.hardware = arch::has_hardware_virtualization();
+    if (!caps.hardware && cpuid_is_native()) {
         describe_processor(caps.cpuid);
     } else {
         caps.cpuid.count = cpuid_list::capacity;

@@ -153,14 +153,13 @@ std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_
 
 /// @param clean  whether all are known to be zero
 void buddy::hold(std::uint64_t first, std::uint64_t count, bool clean) {
-    std::uint64_t zeroed = count;
+    std::uint64_t zeroed = clean ? count : 0;
     if (clean) {
         each_word(first, count, [](page_bits& word, std::uint64_t mask) {
             word.held |= mask;
             return true;
         });
     } else {
-        zeroed = 0;
         each_word(first, count, [&](page_bits& word, std::uint64_t mask) {
             word.held |= mask;
             if (word.clean & mask) zeroed += count_bits(word.clean & mask);

@@ -82,13 +82,9 @@ bool lists_own_descriptors(std::uint64_t fd) {
 }
 
 bool names_own(const char* name) {
-    std::uint64_t number = 0;
-    if (!*name) return false;
-    for (; *name; name++) {
-        if (*name < '0' || *name > '9' || number >= kvm::descriptor_set::limit) return false;
-        number = number * 10 + static_cast<std::uint64_t>(*name - '0');
-    }
-    return the_cell.descriptors.owns(number);
+    int number;
+    return base::parse_descriptor(name, number) &&
+           the_cell.descriptors.owns(static_cast<std::uint64_t>(number));
 }
 
 /// Takes libxos's own out of `n` bytes of entries; how many are left, or an error.

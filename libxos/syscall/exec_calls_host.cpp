@@ -20,7 +20,6 @@ using base::as_long;
 using base::is_error;
 using base::raw_syscall;
 using cell::context;
-using cell::io_vector;
 using cell::position;
 using cell::the_cell;
 using program::follow;

@@ -10,11 +10,12 @@ namespace xos::syscall {
 
 using cell::context;
 using cell::position;
+using cell::taken_back;
 using cell::the_cell;
 
 namespace {
 
-constexpr long taken_back = -512, error_intr = -4;
+constexpr long error_intr = -4;
 
 bool is_restart(long code) {
     return code == -XOS_RESTART_SYS || code == -XOS_RESTART_NO_INTR ||

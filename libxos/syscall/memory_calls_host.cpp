@@ -39,8 +39,8 @@ long mmap(context& c, const std::uint64_t* a) {
     const bool executable = a[2] & PROT_EXEC;
     if (a[3] & MAP_FIXED && !executable) set_executable(a[0], a[1], false);
     // Whatever descriptor anonymous memory is asked for with means nothing.
-    const std::uint64_t none = a[3] & MAP_ANONYMOUS ? ~std::uint64_t{0} : a[4];
-    const std::uint64_t call[6] = {a[0], a[1], a[2], a[3], none, a[5]};
+    const std::uint64_t descriptor = a[3] & MAP_ANONYMOUS ? ~std::uint64_t{0} : a[4];
+    const std::uint64_t call[6] = {a[0], a[1], a[2], a[3], descriptor, a[5]};
     const long r = forward(c, __NR_mmap, call);
     // Elsewhere an address may have had code that shmdt(2) or another process took away.
     if (!is_error(r) && (executable || !(a[3] & MAP_FIXED)))

@@ -11,11 +11,10 @@ namespace xos::syscall {
 using cell::context;
 using cell::io_vector;
 using cell::position;
+using cell::taken_back;
 using cell::the_cell;
 
 namespace {
-
-constexpr long taken_back = -512;
 
 constexpr unsigned refused_calls[] = {__NR_modify_ldt, __NR_iopl, __NR_ioperm};
 
@@ -96,24 +95,13 @@ void list_forwarded(std::uint64_t* bits) {
 
 namespace {
 
-template <class F>
-bool any_argument(unsigned bits, F&& f) {
-    for (; bits; bits &= bits - 1) {
-        if (f(static_cast<unsigned>(__builtin_ctz(bits)))) return true;
-    }
-    return false;
-}
-
-/// Whether one of the arguments is a descriptor of libxos's, of which the application knows
-/// nothing.
-bool names_own_descriptor(const entry& call, unsigned descriptors, const std::uint64_t* arguments) {
-    return any_argument(descriptors, [&](unsigned i) {
-        if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return false;
-        // Linux does not look at the directory of an absolute path.
-        char first = 0;
-        return call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
-               first != '/';
-    });
+/// Whether an argument is a descriptor of libxos's, of which the application knows nothing.
+bool names_own_descriptor(const entry& call, const std::uint64_t* arguments, unsigned i) {
+    if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return false;
+    // Linux does not look at the directory of an absolute path.
+    char first = 0;
+    return call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
+           first != '/';
 }
 
 /// Whether the guest may not touch this memory, though Linux would.
@@ -128,14 +116,16 @@ constexpr std::uint64_t nowhere = 256;
 
 [[gnu::noinline]] long look_and_forward(context& c, const std::uint64_t* call, looked_at what) {
     const entry& known = lookup(static_cast<unsigned>(call[0]));
-    if (what.descriptors && names_own_descriptor(known, what.descriptors, call + 1))
-        return error_badf;
+    const std::uint64_t* const arguments = call + 1;
     std::uint64_t changed[7];
     base::copy_bytes(changed, call, sizeof changed);
-    any_argument(what.read | what.written, [&](unsigned i) {
-        if (is_hidden(call[1 + i], what.written >> i & 1)) changed[1 + i] = nowhere;
-        return false;
-    });
+    for (unsigned i = 0; i < known.argument_count; i++) {
+        const bool written = what.written >> i & 1;
+        if (what.descriptors >> i & 1 && names_own_descriptor(known, arguments, i))
+            return error_badf;
+        if ((written || what.read >> i & 1) && is_hidden(arguments[i], written))
+            changed[1 + i] = nowhere;
+    }
     return xos_forward(&c, changed);
 }
 

@@ -36,10 +36,9 @@ std::uint64_t block_signals(context& c) {
 void apply_mask(context& c, std::uint64_t mask) {
     // Looking for a signal and opening the mask must be one: between the two, a signal would be
     // noted with the old mask, and the next one would come while it waits.
-    constexpr long taken_back = -512;
     const std::uint64_t call[7] = {__NR_rt_sigprocmask, 2, reinterpret_cast<std::uint64_t>(&mask),
                                    0, 8};
-    if (xos_forward(&c, call) == taken_back) c.signal_mask = mask;
+    if (xos_forward(&c, call) == cell::taken_back) c.signal_mask = mask;
 }
 
 namespace {

@@ -40,7 +40,8 @@ gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clea
         pages_.free(at, next - at, pages_.is_clean(at));
         at = next;
     }
-    if (!clean) clean = pages_.is_clean(*page, pages);
+    // A block that was not all clean may begin with pages that are.
+    if (!clean && end != *page + pages) clean = pages_.is_clean(*page, pages);
     return address_of(*page);
 }
 

@@ -343,7 +343,7 @@ namespace {
     if (!v) [[unlikely]] {
         v = look_up(area, page);
         if (!v) return static_cast<long>(map_result::not_reserved);
-        shared = the_views.find(page);
+        shared = area.space ? the_views.find(page) : v;
     }
     if (v->fine_shift != 12) return static_cast<long>(map_result::bad_option);
     entry* where = v->slot_of_4k(page);
