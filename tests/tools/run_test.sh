@@ -44,6 +44,15 @@ expect script 9 - "$xos" run -- "$work/script"
 expect bad-ring 2 'ring' "$xos" run --ring=7 -- true
 expect no-program 2 - "$xos" run
 expect options-of-program 0 - "$xos" run -- sh -c 'test "$1" = --stats' sh --stats
+expect options-without-mark 7 - "$xos" run --quiet sh -c 'exit $1' --stats 7
+expect unknown-option 2 'no-such-option' "$xos" run --no-such-option true
+# Word for word: what looks like a list, a subcommand, a mark or an option of `xos run`'s.
+words=(run bench -- '' '[a,b]' '[' '{}' --stats -x=1 "a b" $'line\nline' --)
+printf '<%s>' "${words[@]}" >"$work/words"
+expect arguments 0 - "$xos" run printf '<%s>' "${words[@]}"
+cmp "$work/words" "$work/out" || failures=$((failures + 1))
+expect arguments-after-mark 0 - "$xos" run -- printf '<%s>' "${words[@]}"
+cmp "$work/words" "$work/out" || failures=$((failures + 1))
 expect bad-mode 125 'XOS_MODE' env XOS_MODE=nonsense LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
 expect stats 0 'system calls' "$xos" run --stats -- ls /
 for wanted in 'entries +1' 'exits' 'getdents64 +[0-9]+ +emulated' 'exit_group +1 +emulated' 'mode (pvm|ring0)'; do

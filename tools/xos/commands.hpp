@@ -15,8 +15,9 @@ struct command_result {
 
 // Each adds its subcommand. `result` outlives the parsing.
 void add_doctor(CLI::App& app, command_result& result);
-void add_run(CLI::App& app, command_result& result);
 void add_bench(CLI::App& app, command_result& result);
 void add_syscalls(CLI::App& app, command_result& result);
+/// Takes the program's arguments off the command line.
+void add_run(CLI::App& app, command_result& result, int& argc, char** argv);
 
 }  // namespace xos::tool

@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
     app.require_subcommand(1);
     command_result result;
     add_doctor(app, result);
-    add_run(app, result);
+    add_run(app, result, argc, argv);
     add_bench(app, result);
     add_syscalls(app, result);
     try {

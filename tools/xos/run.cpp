@@ -281,9 +281,27 @@ int run(const run_options& options) {
                : execute(path, options.program, environment.list(), name, file.why);
 }
 
+/// Shortens the command line by what follows the program. Those words are the program's as they
+/// are; CLI11 would take an option among them for its own, and make two of "[a,b]".
+std::vector<std::string> take_arguments(CLI::App& command, int& argc, char** argv) {
+    if (argc < 2 || argv[1] != command.get_name()) return {};
+    int i = 2;
+    for (; i < argc; i++) {
+        const std::string_view word = argv[i];
+        if (word == "--") i++;
+        if (word == "--" || word.size() < 2 || word.front() != '-') break;
+        const CLI::Option* option = command.get_option_no_throw(argv[i]);
+        if (option && option->get_items_expected_min() > 0) i++;  // its value
+    }
+    const int after = std::min(i + 1, argc);
+    const std::vector<std::string> arguments(argv + after, argv + argc);
+    argc = after;
+    return arguments;
+}
+
 }  // namespace
 
-void add_run(CLI::App& app, command_result& result) {
+void add_run(CLI::App& app, command_result& result, int& argc, char** argv) {
     auto options = std::make_shared<run_options>();
     CLI::App* command = app.add_subcommand("run", "Run a program in a cell");
     command->add_option("--ring", options->ring, "Where the program runs: auto, 0, 3, or pvm")
@@ -342,10 +360,15 @@ void add_run(CLI::App& app, command_result& result) {
         ->add_flag("--quiet", options->quiet,
                    "No line on stderr about a system call that cannot be supported")
         ->envname("XOS_QUIET");
-    command->add_option("program", options->program, "The program and its arguments, after --")
+    auto name = std::make_shared<std::string>();
+    command->add_option("program", *name, "The program; what follows are its arguments")
         ->required();
-    command->prefix_command(false);
-    command->callback([options, &result] { result.status = run(*options); });
+    const std::vector<std::string> arguments = take_arguments(*command, argc, argv);
+    command->callback([options, name, arguments, &result] {
+        options->program = {*name};
+        options->program.insert(options->program.end(), arguments.begin(), arguments.end());
+        result.status = run(*options);
+    });
 }
 
 }  // namespace xos::tool
