@@ -66,7 +66,8 @@ outcome make_interrupt_table() {
     return base::success;
 }
 
-/// What kernel-side code touches must be visible before the first exception.
+/// What kernel-side code touches must be visible before the first exception. The stack of the
+/// thread that starts the cell would come with the first fault, an exit later.
 outcome map_own_image() {
     outcome failure = base::success;
     for (gva at{address_of(__ehdr_start)}; at.value < address_of(_end);
@@ -74,6 +75,8 @@ outcome map_own_image() {
         the_cell.space().add_chunk(at, failure);
     }
     the_cell.space().add_chunk(gva{address_of(_end)}, failure);
+    the_cell.space().add_chunk(gva{reinterpret_cast<std::uint64_t>(__builtin_frame_address(0))},
+                               failure);
     if (!failure.ok()) return failure;
     if (failure = the_cell.space().reveal_code(); !failure.ok()) return failure;
     // Without /proc, too: the dispatcher cannot take an exception of its own first instruction.

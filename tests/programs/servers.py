@@ -25,7 +25,7 @@ import time
 
 SOAK = os.environ.get("XOS_SOAK", "") not in ("", "0")
 PATIENCE = float(os.environ.get("XOS_PATIENCE", "60"))
-MOST_EXTRA_MIB = 32
+MOST_EXTRA_MIB = 25
 
 
 class Failed(Exception):
