@@ -10,7 +10,7 @@ using namespace xos;
 [[gnu::constructor]] void enter_before_main(int, char**, char** environment) {
     const api::wishes wishes = api::wishes_from(environment);
     api::start_cell(wishes);
-    cell::the_cell.exec.hide(environment);
+    program::close_gap(environment, cell::the_cell.exec.hide(environment));
     api::give_up_rseq();
     api::enter_cell();
 }

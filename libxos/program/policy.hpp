@@ -31,8 +31,8 @@ struct policy {
 
     problem read(char** environment);
 
-    /// Takes the variables out of `environment`, in place.
-    void hide(char** environment) const;
+    /// Takes the variables out of `environment`, in place. How many those were.
+    std::size_t hide(char** environment) const;
 
     /// `value` of LD_PRELOAD without the libraries that libxos has put in front.
     const char* without_own(const char* value) const;
@@ -46,5 +46,14 @@ struct policy {
 bool is_reserved(const char* variable);
 
 inline constexpr char preload_variable[] = "LD_PRELOAD=";
+
+/// Makes the number of variables that will be hidden even: see close_gap().
+inline constexpr char padding_variable[] = "XOS_PADDING=";
+
+/// The environment that a process began with lies in front of its auxiliary vector, and programs
+/// without a C library, such as Go's, look for the vector behind the null pointer. Makes pairs of
+/// that vector, which mean nothing, of what `hidden` pointers have left between the two. Of an odd
+/// number one becomes a variable that is there already.
+void close_gap(char** environment, std::size_t hidden);
 
 }  // namespace xos::program

@@ -1,3 +1,5 @@
+#include <elf.h>
+
 #include <initializer_list>
 
 #include "libxos/base/strings.hpp"
@@ -78,7 +80,7 @@ policy::problem policy::read(char** environment) {
             return problem::loader;
     }
     for (char** e = environment; *e; e++) {
-        if (!is_reserved(*e)) continue;
+        if (!is_reserved(*e) || after(*e, padding_variable)) continue;
         if (kept_count == most_variables) return problem::size;
         kept[kept_count++] = copy(*e, length(*e));
     }
@@ -104,9 +106,10 @@ const char* policy::without_own(const char* value) const {
     return value;
 }
 
-void policy::hide(char** environment) const {
+std::size_t policy::hide(char** environment) const {
     char** to = environment;
-    for (char** from = environment; *from; from++) {
+    char** from = environment;
+    for (; *from; from++) {
         if (is_reserved(*from)) continue;
         const char* value = after(*from, preload_variable);
         const char* rest = value ? without_own(value) : nullptr;
@@ -119,6 +122,19 @@ void policy::hide(char** environment) const {
         *to++ = *from;
     }
     *to = nullptr;
+    return static_cast<std::size_t>(from - to);
+}
+
+void close_gap(char** environment, std::size_t hidden) {
+    char** end = environment;
+    while (*end) end++;
+    if (hidden % 2) {
+        static char nothing[] = "";
+        *end = end == environment ? nothing : end[-1];
+        *++end = nullptr;
+    }
+    auto* pair = reinterpret_cast<Elf64_auxv_t*>(end + 1);
+    for (std::size_t i = 0; i < hidden / 2; i++) pair[i] = {.a_type = AT_IGNORE, .a_un = {0}};
 }
 
 std::size_t policy::join(char* to, std::size_t size, bool with_library, const char* others) const {

@@ -157,8 +157,9 @@ class successor {
     std::uint64_t *arguments_ = nullptr, *environment_ = nullptr;
     std::size_t reserved_ = 0;   ///< of those, variables of the application's that begin with XOS_
     std::uint64_t preload_ = 0;  ///< the application's LD_PRELOAD=...
-    int inherited_ = -1;         ///< for the loader, which closes it
-    bool unnamed_ = false;       ///< executed by its descriptor alone
+    bool preloads_own_only_ = false;
+    int inherited_ = -1;             ///< for the loader, which closes it
+    bool unnamed_ = false;           ///< executed by its descriptor alone
     const char* program_ = nullptr;  ///< what Linux is to execute instead
 };
 
@@ -188,7 +189,7 @@ bool successor::prepare(const program_file& file, bool own_loader, const char* p
 bool successor::make_environment(bool with_library) {
     const auto& policy = the_cell.exec;
     // The application's go behind the room for those that libxos has kept.
-    constexpr unsigned room = program::policy::most_variables + 2;
+    constexpr unsigned room = program::policy::most_variables + 3;
     std::uint64_t* const given = environment_ + room;
     if (!copy_words(given, request_.environment, variable_count_)) return false;
     std::size_t others = 0;
@@ -221,6 +222,7 @@ bool successor::make_environment(bool with_library) {
                           : reinterpret_cast<std::uint64_t>(string(program::preload_variable));
     }
     for (std::size_t i = reserved_; i-- > 0;) *--first = reserved[i];
+    std::size_t hidden = reserved_ + (place && preloads_own_only_);
     char name[program::script_line::size];
     for (unsigned k = policy.kept_count; k-- > 0;) {
         bool replaced = false;
@@ -232,6 +234,11 @@ bool successor::make_environment(bool with_library) {
         if (replaced) continue;
         if (first == environment_) return false;
         *--first = reinterpret_cast<std::uint64_t>(policy.kept[k]);
+        hidden++;
+    }
+    if (hidden % 2) {
+        if (first == environment_) return false;
+        *--first = reinterpret_cast<std::uint64_t>(string(program::padding_variable));
     }
     environment_ = first;
     return true;
@@ -250,6 +257,7 @@ bool successor::add_preload(bool with_library) {
         if (copy_in_string(theirs, preload_, longest) < 0) return false;
         others = theirs + name;
     }
+    preloads_own_only_ = !*policy.without_own(others);
     for (std::size_t i = 0; i < name; i++) whole[i] = program::preload_variable[i];
     const std::size_t n = policy.join(whole + name, longest - name, with_library, others);
     if (!n) return false;

@@ -19,6 +19,7 @@
 #include <vector>
 #include <xos/mode.hpp>
 
+#include "libxos/program/policy.hpp"
 #include "libxos/program/program_file.hpp"
 #include "tools/xos/commands.hpp"
 
@@ -105,9 +106,13 @@ class program_environment {
     char** list() {
         all_.clear();
         for (std::string& variable : own_) all_.push_back(variable.data());
+        std::size_t hidden = own_.size();
         for (char** e = environ; *e; e++) {
-            if (!is_set(*e)) all_.push_back(*e);
+            if (is_set(*e)) continue;
+            all_.push_back(*e);
+            hidden += program::is_reserved(*e);
         }
+        if (hidden % 2) all_.insert(all_.begin(), padding_.data());
         all_.push_back(nullptr);
         return all_.data();
     }
@@ -120,6 +125,7 @@ class program_environment {
     }
 
     std::vector<std::string> own_;
+    std::string padding_ = program::padding_variable;
     std::vector<char*> all_;
 };
 
@@ -273,7 +279,7 @@ int run(const run_options& options) {
     const char* others = std::getenv("LD_PRELOAD");
     const std::string preloaded =
         joined({own ? "" : library.string(), also.string(), others ? others : ""});
-    if (others)  // and its place
+    if (others && *others)  // and its place
         setenv("LD_PRELOAD", preloaded.c_str(), 1);
     else if (!preloaded.empty())
         environment.set("LD_PRELOAD", preloaded);

@@ -59,6 +59,15 @@ int main(int argc, char** argv, char** variables) {
     static const unsigned long same[] = {AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_FLAGS,  AT_UID,  AT_EUID,
                                          AT_GID,   AT_EGID,  AT_SECURE, AT_CLKTCK, AT_HWCAP, AT_HWCAP2};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) printf("auxv %lu: %lx\n", same[i], getauxval(same[i]));
+    // Where runtimes without a C library look for it.
+    const ElfW(auxv_t)* found = (const void*)(variables + n + 1);
+    for (unsigned seen = 0; found->a_type != AT_NULL; found++) {
+        const unsigned long type = found->a_type;
+        if (type == AT_IGNORE || type == AT_HWCAP) continue;  // glibc has its own idea of the latter
+        check(type < 64 && ++seen < 64 && found->a_un.a_val == getauxval(type), "the vector behind the environment");
+        if (type >= 64) break;
+    }
+    check((found - 1)->a_type != AT_NULL && getauxval(AT_PAGESZ) == 4096, "the vector's end");
     printf("execfn %s\n", (char*)getauxval(AT_EXECFN));
     printf("platform %s\n", (char*)getauxval(AT_PLATFORM));
     printf("linker %s\n", getauxval(AT_BASE) ? "yes" : "no");
