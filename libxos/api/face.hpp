@@ -21,9 +21,9 @@ struct wishes {
 /// process with a sentence when one is wrong.
 wishes wishes_from(char** environment);
 
-/// Starts the cell and what goes with it, with the calling thread outside. Ends the process where
-/// that fails.
-void start_cell(const wishes& w);
+/// Starts the cell and what goes with it, with the calling thread outside. Where that fails, ends
+/// the process; or, if the process is to go on outside then, says so and returns false.
+bool start_cell(const wishes& w);
 
 /// On success the caller goes on in the guest.
 void enter_cell();

@@ -178,6 +178,8 @@ wishes wishes_from(char** environment) {
             give_up("XOS_FOLLOW is none of all, none", "", 0);
         case problem::loader:
             give_up("XOS_LOADER is none of auto, own, preload", "", 0);
+        case problem::fallback:
+            give_up("XOS_FALLBACK is none of auto, fail, outside", "", 0);
         case problem::size:
             give_up("the variables that begin with XOS_ are too many or too long", "unset some", 0);
     }
@@ -191,16 +193,25 @@ wishes wishes_from(char** environment) {
     return w;
 }
 
-void start_cell(const wishes& w) {
+bool start_cell(const wishes& w) {
     if (auto failed = start_runtime(w.options); !failed.ok()) {
         const auto text = cell::text_of(failed);
-        give_up(text.what, text.advice, failed.error);
+        if (!the_cell.exec.falls_back) give_up(text.what, text.advice, failed.error);
+        if (the_cell.quiet) return false;
+        base::text<1024> line;
+        line << "xos: process ";
+        line.dec(static_cast<unsigned>(base::raw_syscall(__NR_getpid)))
+            << " runs outside, natively: " << text.what;
+        (line << " (errno ").dec(static_cast<unsigned>(failed.error)) << ")\n";
+        line.write_to(2);
+        return false;
     }
     // Programs close their standard error before they end; what libxos has to say goes to a copy.
     const long copy = base::raw_syscall(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 10);
     the_cell.report_fd = copy < 0 ? -1 : the_cell.descriptors.adopt(static_cast<int>(copy));
     choose_statistics(w.statistics);
     choose_trace(w.trace);
+    return true;
 }
 
 void enter_cell() {

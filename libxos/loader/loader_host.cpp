@@ -115,6 +115,16 @@ bool names_process_by_file() {
     api::give_up("the loader cannot execute itself for a script", itself, static_cast<int>(-r));
 }
 
+[[noreturn]] void execute_outside(const program::program_file& found, const command& c,
+                                  const loader::start_vectors& started) {
+    const long arguments = as_long(started.arguments), variables = as_long(started.environment);
+    const long r =
+        c.unnamed
+            ? raw_syscall(__NR_execveat, found.fd, as_long(""), arguments, variables, AT_EMPTY_PATH)
+            : raw_syscall(__NR_execve, as_long(c.file ? c.file : c.name), arguments, variables);
+    api::give_up("the program cannot be executed outside", c.name, static_cast<int>(-r));
+}
+
 void map_program(const program::program_file& found, const command& c, loader::image& main,
                  loader::image& linker) {
     long error = 0;
@@ -172,8 +182,8 @@ void path_of(int fd, char (&path)[program::program_file::path_size]) {
     if (loader::tell_linux(program, main, found.fd, by_file ? own_path : c.name)) *own_path = '\0';
     const auto stack = reinterpret_cast<std::uint64_t>(program.base);
     if (main.executable_stack) loader::make_stack_executable(stack);
+    if (!api::start_cell(wishes)) execute_outside(found, c, program);
     found.close();
-    api::start_cell(wishes);
     api::enter_cell();
     xos_start_program(stack, dynamic ? linker.entry : main.entry);
 }

@@ -9,8 +9,9 @@ using namespace xos;
 
 [[gnu::constructor]] void enter_before_main(int, char**, char** environment) {
     const api::wishes wishes = api::wishes_from(environment);
-    api::start_cell(wishes);
+    const bool in_cell = api::start_cell(wishes);
     program::close_gap(environment, cell::the_cell.exec.hide(environment));
+    if (!in_cell) return;
     api::give_up_rseq();
     api::enter_cell();
 }

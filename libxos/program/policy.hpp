@@ -14,13 +14,15 @@ enum class follow : std::uint8_t { all, none };
 enum class loading : std::uint8_t { automatic, own, preload };
 
 struct policy {
-    enum class problem : std::uint8_t { none, follow, loader, size };
+    enum class problem : std::uint8_t { none, follow, loader, fallback, size };
     static constexpr unsigned most_variables = 64, text_size = 16384;
 
     /// False in an application that is linked to libxos: exec is nobody's business but its own.
     bool governs = false;
     follow successors = follow::all;
     loading way = loading::automatic;
+    bool successors_fall_back = true;
+    bool falls_back = false;           ///< to go on outside, if there can be no cell
     const char* library = "";          ///< libxos-preload.so
     const char* also = "";             ///< what `xos run` preloads besides: a malloc
     const char* loader = "";           ///< xos-loader

@@ -79,8 +79,15 @@ policy::problem policy::read(char** environment) {
         else if (*wanted && !same(wanted, "auto"))
             return problem::loader;
     }
+    if (const char* wanted = variable(environment, "XOS_FALLBACK=")) {
+        falls_back = same(wanted, "outside");
+        successors_fall_back = !same(wanted, "fail");
+        if (*wanted && !falls_back && successors_fall_back && !same(wanted, "auto"))
+            return problem::fallback;
+    }
+    kept[kept_count++] = successors_fall_back ? "XOS_FALLBACK=outside" : "XOS_FALLBACK=fail";
     for (char** e = environment; *e; e++) {
-        if (!is_reserved(*e) || after(*e, padding_variable)) continue;
+        if (!is_reserved(*e) || after(*e, padding_variable) || after(*e, "XOS_FALLBACK=")) continue;
         if (kept_count == most_variables) return problem::size;
         kept[kept_count++] = copy(*e, length(*e));
     }

@@ -362,7 +362,7 @@ how choose(program_file& file, const char* path) {
     const auto& policy = the_cell.exec;
     if (file.what == verdict::linux_decides) return how::natively;
     if (file.what == verdict::outside) return how::outside;
-    if (!accessible("/dev/kvm", read | write)) {
+    if (policy.successors_fall_back && !accessible("/dev/kvm", read | write)) {
         file.why = "may not open /dev/kvm";
         return how::outside;
     }

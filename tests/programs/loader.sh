@@ -63,6 +63,40 @@ if [[ $(id -u) == 0 ]]; then
         says "set-$kind-ID to another, first" linux -- "$work/$kind"
         grep -q "is set-$kind-ID: it runs outside" "$work/err" || failed "set-$kind-ID: xos run does not say so"
     done
+    # /dev/kvm is not everybody's.
+    mkdir -p "$work/tree/bin" "$work/tree/lib/xos"
+    cp "$xos" "$work/tree/bin/xos"
+    cp "$(dirname "$xos")/../lib/libxos-preload.so" "$work/tree/lib"
+    cp "$(dirname "$xos")/../lib/xos/xos-loader" "$work/tree/lib/xos"
+    cp "$where" "$work/where"
+    cp "$static" "$work/where-static"
+    nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+    # lacks_rights NAME WANTED COMMAND...: the command's output and status, and that a line says why.
+    lacks_rights() {
+        local name=$1 wanted=$2 got status=0
+        shift 2
+        got=$(timeout 100 "$@" 2>"$work/err" </dev/null) || status=$?
+        if [[ "$got $status" == "$wanted" ]] && grep -q 'no permission to open /dev/kvm' "$work/err"; then
+            echo "ok   without rights, $name"
+        else
+            failed "without rights, $name: '$got $status', not '$wanted': $(head -c 500 "$work/err")"
+        fi
+    }
+    programs_without_rights=(where where-static)
+    if "${nobody[@]}" test -w /dev/kvm; then
+        echo "skip without rights: everybody may open /dev/kvm here"
+        programs_without_rights=()
+    fi
+    for program in "${programs_without_rights[@]}"; do
+        run=("$xos" run "${options[@]}")
+        lacks_rights "$program" 'linux 0' "${run[@]}" "${nobody[@]}" "$work/$program"
+        lacks_rights "$program, fail" ' 125' "${run[@]}" --fallback=fail "${nobody[@]}" "$work/$program"
+        run=("${nobody[@]}" "$work/tree/bin/xos" run "${options[@]}")
+        lacks_rights "first, $program" ' 125' "${run[@]}" "$work/$program"
+        lacks_rights "first, $program, fail" ' 125' "${run[@]}" --fallback=fail "$work/$program"
+        lacks_rights "first, $program, outside" 'linux 0' "${run[@]}" --fallback=outside "$work/$program"
+        lacks_rights "first, $program, outside, own loader" 'linux 0' "${run[@]}" --fallback=outside --loader=own "$work/$program"
+    done
 fi
 # Executable, but not readable, which root always is.
 cp "$where" "$work/unreadable"

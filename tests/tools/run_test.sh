@@ -42,6 +42,8 @@ expect static-own 0 - "$xos" run --loader=own -- "$work/static"
 expect static-preload 126 'statically linked.*--loader=own' "$xos" run --loader=preload -- "$work/static"
 expect script 9 - "$xos" run -- "$work/script"
 expect bad-ring 2 'ring' "$xos" run --ring=7 -- true
+expect bad-fallback 2 'fallback' "$xos" run --fallback=maybe -- true
+expect bad-fallback-variable 125 'XOS_FALLBACK' env XOS_FALLBACK=maybe LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
 expect no-program 2 - "$xos" run
 expect options-of-program 0 - "$xos" run -- sh -c 'test "$1" = --stats' sh --stats
 expect options-without-mark 7 - "$xos" run --quiet sh -c 'exit $1' --stats 7

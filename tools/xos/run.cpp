@@ -34,7 +34,7 @@ constexpr int own_failure = 125, not_executable = 126, not_found = 127;
 
 struct run_options {
     std::string ring = "auto", transport = "auto";
-    std::string malloc = "system", loader = "auto", follow = "all";
+    std::string malloc = "system", loader = "auto", follow = "all", fallback = "auto";
     std::string stats, trace;  // as in XOS_STATS and XOS_TRACE
     bool quiet = false;
     std::string memory;
@@ -266,6 +266,7 @@ int run(const run_options& options) {
     environment.set("XOS_TRANSPORT", options.transport);
     environment.set("XOS_LOADER", options.loader);
     environment.set("XOS_FOLLOW", options.follow);
+    environment.set("XOS_FALLBACK", options.fallback);
     try {
         set_log_variables(options, environment);
     } catch (const std::exception& e) {
@@ -340,6 +341,14 @@ void add_run(CLI::App& app, command_result& result, int& argc, char** argv) {
                      "Which programs that it executes run in cells, too: all or none")
         ->check(CLI::IsMember({"all", "none"}))
         ->envname("XOS_FOLLOW")
+        ->capture_default_str();
+    command
+        ->add_option("--fallback", options->fallback,
+                     "When there can be no cell, such as without rights to /dev/kvm: fail, or run "
+                     "the program outside, natively; auto: fail, but programs that it executes run "
+                     "outside")
+        ->check(CLI::IsMember({"auto", "fail", "outside"}))
+        ->envname("XOS_FALLBACK")
         ->capture_default_str();
     command
         ->add_option("--mem", options->memory,
