@@ -208,8 +208,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
 
 void leave_parent(context* survivor, descriptor_table table) {
     auto& cell = the_cell;
-    const bool parents = table == descriptor_table::shared;
-    cell.shares_descriptors = parents;
+    cell.shares_descriptors = table == descriptor_table::shared;
     cell.lock.reset();
     cell.reporting.reset();
     cell.actions.lock.reset();
@@ -219,10 +218,19 @@ void leave_parent(context* survivor, descriptor_table table) {
     }
     for (unsigned i = 0; i < cell.context_count; i++) {
         context& c = cell.context_at(i);
-        if (!parents) cell.descriptors.close(c.cpu.fd());
-        c.cpu.forget(cell.caps);
         c.clear_statistics();
         if (&c != survivor) release(c);
+    }
+    drop_machine(table);
+}
+
+void drop_machine(descriptor_table table) {
+    auto& cell = the_cell;
+    const bool parents = table == descriptor_table::shared;
+    for (unsigned i = 0; i < cell.context_count; i++) {
+        kvm::vcpu& cpu = cell.context_at(i).cpu;
+        if (!parents) cell.descriptors.close(cpu.fd());
+        cpu.forget(cell.caps);
     }
     cell.reattach_calls = cell.calls.attached();
     if (parents) {

@@ -53,9 +53,9 @@ long mprotect(cell::context& c, const std::uint64_t* a);
 long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
-// own_program_host.cpp
-long readlink(cell::context& c, const std::uint64_t* a);
-long readlinkat(cell::context& c, const std::uint64_t* a);
+// namespace_calls_host.cpp
+long unshare(cell::context& c, const std::uint64_t* a);
+long setns(cell::context& c, const std::uint64_t* a);
 // limit_calls_host.cpp
 long getrlimit(cell::context& c, const std::uint64_t* a);
 long setrlimit(cell::context& c, const std::uint64_t* a);
@@ -80,11 +80,14 @@ void landed_natively(cell::context& c, int signal, cell::kernel_siginfo* info,
 /// it.
 void take_sys_action();
 void restore_sys_action(const cell::context& c);
-/// process_calls_host.cpp
-void make_machine_of_child(cell::context& c);
-
+// process_calls_host.cpp
+void make_machine_again(cell::context& c);
+/// And the application behind its call, as in c.saved and c.fpu.
+void make_machine_again(cell::context& c, std::uint64_t fs, std::uint64_t mask);
 /// Whether no other thread is inside.
 bool last_in_cell(const cell::context& c);
+/// Whether the process has no other, but for KVM's.
+bool only_thread(const cell::context& c);
 
 /// Made by this thread for the application, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);

@@ -35,22 +35,26 @@ void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::ui
         arch::write_fs_base(fs);
         start_natively(c);  // comes back if Linux cannot
     }
-    make_machine_of_child(c);
-    c.cpu.write_fs(fs);
-    c.cpu.write_xsave(c.fpu);
-    cell::resume_at(c, c.saved);
-    trap::apply_mask(c, mask);
+    make_machine_again(c, fs, mask);
 }
 
 }  // namespace
 
-void make_machine_of_child(context& c) {
+void make_machine_again(context& c) {
     if (auto failed = cell::make_own_machine(&c); !failed.ok()) {
         cell::die(
-            nullptr, "the child of a fork could not make its own VM",
+            nullptr, "a VM could not be made again, for the child of a fork or behind a call",
             static_cast<std::uint64_t>(failed.where) << 32 | static_cast<unsigned>(failed.error));
     }
     c.at_cpl0 = c.gs_unswapped = false;
+}
+
+void make_machine_again(context& c, std::uint64_t fs, std::uint64_t mask) {
+    make_machine_again(c);
+    c.cpu.write_fs(fs);
+    c.cpu.write_xsave(c.fpu);
+    cell::resume_at(c, c.saved);
+    trap::apply_mask(c, mask);
 }
 
 namespace {
@@ -141,7 +145,9 @@ bool is_kernel_worker(const char* task) {
     return name[0] == 'k' && name[1] == 'v' && name[2] == 'm' && name[3] == '-';
 }
 
-bool only_kernel_workers_remain(std::uint32_t self) {
+}  // namespace
+
+bool only_thread(const context& c) {
     struct entry {
         std::uint64_t inode, offset;
         std::uint16_t length;
@@ -161,14 +167,12 @@ bool only_kernel_workers_remain(std::uint32_t self) {
             for (const char* digit = e.name; *digit >= '0' && *digit <= '9'; digit++) {
                 id = id * 10 + static_cast<std::uint32_t>(*digit - '0');
             }
-            if (id != 0 && id != self && !is_kernel_worker(e.name)) alone = false;
+            if (id != 0 && id != c.thread_id && !is_kernel_worker(e.name)) alone = false;
         }
     }
     raw_syscall(__NR_close, fd);
     return alone;
 }
-
-}  // namespace
 
 bool last_in_cell(const context& c) {
     for (unsigned i = 0; i < the_cell.context_count; i++) {
@@ -218,7 +222,7 @@ long exit(context& c, const std::uint64_t* a) {
     trap::block_signals(c);
     if (c.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
     if (static_cast<long>(c.thread_id) == raw_syscall(__NR_getpid)) the_cell.leader_status = a[0];
-    if (last_in_cell(c) && only_kernel_workers_remain(c.thread_id)) {
+    if (last_in_cell(c) && only_thread(c)) {
         // The process's status is that of its first thread, whenever that ended.
         const bool leader_gone = the_cell.leader_status != cell::cell_state::still_running;
         const std::uint64_t status[1] = {leader_gone ? the_cell.leader_status : a[0]};

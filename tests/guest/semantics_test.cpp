@@ -5,6 +5,7 @@
 #include <linux/membarrier.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/inotify.h>
@@ -22,8 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "tests/guest/support.hpp"
 
@@ -214,6 +217,39 @@ TEST_CASE("shared memory segments are attached and detached") {
         seen.push_back(touch(a));
         shmctl(id, IPC_RMID, nullptr);
         shmdt(b);
+        return seen;
+    });
+}
+
+TEST_CASE("a process of one thread has namespaces of its own") {
+    same([] {
+        lines seen;
+        static thread_local int local;
+        local = 6;
+        volatile double kept = 1.5;
+        const int pid = fork();
+        if (pid == 0) {
+            for (int i = 0; i < 1000; i++) getppid();  // long enough for a VM of its own
+            if (unshare(CLONE_NEWUSER | CLONE_NEWUTS) != 0) _exit(100 + errno);
+            const int map = open("/proc/self/uid_map", O_WRONLY);
+            if (write(map, "7 0 1", 5) != 5) _exit(2);
+            if (getuid() != 7 || local != 6 || kept != 1.5) _exit(3);
+            if (sethostname("inside", 6) != 0 || unshare(-1) != -1 || errno != EINVAL) _exit(4);
+            const int grandchild = fork();
+            if (grandchild == 0) _exit(getuid() == 7 ? 0 : 1);
+            int status = 0;
+            if (waitpid(grandchild, &status, 0) != grandchild || status != 0) _exit(5);
+            std::thread other([] { local = 1; });
+            other.join();
+            _exit(local == 6 ? 42 : 6);
+        }
+        seen.push_back(status_of(pid));
+        std::atomic<bool> end{false};
+        std::thread other([&] { end.wait(false); });
+        seen.push_back(outcome_of("two threads", [] { return unshare(CLONE_NEWUSER); }));
+        end = true;
+        end.notify_all();
+        other.join();
         return seen;
     });
 }

@@ -65,6 +65,9 @@ inline std::string_view note_on(std::string_view name) {
          "a program of one thread under `xos run` goes on natively, for good; with several threads "
          "a filter sees the calls that libxos makes for itself, too"},
         {"prctl", "PR_SET_SECCOMP: as seccomp"},
+        {"unshare",
+         "without the VM, if Linux wants a process of one thread: a VM's kernel threads count"},
+        {"setns", "as unshare"},
         {"ptrace", "a tracer sees host mode: registers of the run loop, not the guest's"},
         {"process_vm_readv", "libxos reads arguments with it: a filter must allow it"},
         {"uretprobe", "made by the kernel's own trampoline only; Linux 6.11"},

@@ -1,0 +1,50 @@
+// Calls that only a process of one thread may make: a new user namespace, for one. Since Linux 6.12
+// KVM adds threads of its own to the process that has a VM, so the VM goes for the call.
+#include <linux/sched.h>
+
+#include "libxos/arch/cpu.hpp"
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/trap/signals.hpp"
+
+namespace xos::syscall {
+
+using cell::context;
+using cell::position;
+
+namespace {
+
+constexpr long too_many_users = -87;
+
+long call_alone(context& c, unsigned number, const std::uint64_t* a) {
+    const long r = forward(c, number, a);
+    const bool refused = r == error_inval || r == too_many_users;
+    if (!refused || c.native || c.shares_memory_only || !last_in_cell(c) || !only_thread(c))
+        return r;
+    const std::uint64_t mask = trap::block_signals(c);
+    if (c.signals_pending) {
+        trap::apply_mask(c, mask);
+        c.where = position::taken_back;
+        return 0;
+    }
+    cell::application_registers(c, c.saved);
+    c.cpu.read_xsave(c.fpu);
+    const std::uint64_t fs = c.cpu.read_special().fs.base;
+    cell::drop_machine();
+    c.saved.rax = static_cast<std::uint64_t>(
+        base::raw_syscall(number, static_cast<long>(a[0]), static_cast<long>(a[1])));
+    make_machine_again(c, fs, mask);
+    return static_cast<long>(c.saved.rax);
+}
+
+}  // namespace
+
+long unshare(context& c, const std::uint64_t* a) {
+    return call_alone(c, __NR_unshare, a);
+}
+
+long setns(context& c, const std::uint64_t* a) {
+    return call_alone(c, __NR_setns, a);
+}
+
+}  // namespace xos::syscall
