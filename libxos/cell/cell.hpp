@@ -172,6 +172,9 @@ inline void release(context& c) {
     __atomic_store_n(&c.busy, 0, __ATOMIC_RELEASE);
 }
 
+/// Whether the calling thread, which is inside, is the only one.
+bool only_thread_inside();
+
 /// Sends the guest to these registers of the application at the next run, whatever it was doing.
 void resume_at(context& c, const arch::general_registers& r);
 

@@ -175,6 +175,13 @@ void release_contexts() {
     xos_contexts_begin = xos_contexts_size = 0;
 }
 
+bool only_thread_inside() {
+    unsigned inside = 0;
+    for (unsigned i = 0; i < the_cell.context_count; i++)
+        inside += __atomic_load_n(&the_cell.context_at(i).busy, __ATOMIC_ACQUIRE) != 0;
+    return inside == 1;
+}
+
 context* take_context(outcome& failure) {
     base::lock_guard guard(the_cell.lock);
     for (unsigned i = 0; i < the_cell.context_count; i++) {

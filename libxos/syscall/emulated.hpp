@@ -53,6 +53,7 @@ long mprotect(cell::context& c, const std::uint64_t* a);
 long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
+long mlockall(cell::context& c, const std::uint64_t* a);
 // namespace_calls_host.cpp
 long unshare(cell::context& c, const std::uint64_t* a);
 long setns(cell::context& c, const std::uint64_t* a);
@@ -84,8 +85,6 @@ void restore_sys_action(const cell::context& c);
 void make_machine_again(cell::context& c);
 /// And the application behind its call, as in c.saved and c.fpu.
 void make_machine_again(cell::context& c, std::uint64_t fs, std::uint64_t mask);
-/// Whether no other thread is inside.
-bool last_in_cell(const cell::context& c);
 /// Whether the process has no other, but for KVM's.
 bool only_thread(const cell::context& c);
 

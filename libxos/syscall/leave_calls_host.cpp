@@ -31,7 +31,7 @@ void give_handlers_back(const context& c) {
 /// Comes back if the call is to be carried out here after all, or made again after a signal.
 void leave_for_good(context& c, std::uint64_t number) {
     // Only a program that does not know of libxos can do without it.
-    if (!the_cell.native_children || c.shares_memory_only || !last_in_cell(c)) return;
+    if (!the_cell.native_children || c.shares_memory_only || !cell::only_thread_inside()) return;
     const std::uint64_t mask = trap::block_signals(c);
     if (c.signals_pending) {
         trap::apply_mask(c, mask);

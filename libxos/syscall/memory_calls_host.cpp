@@ -3,6 +3,8 @@
 //
 // The right to execute goes before the call that takes it away: the call then makes KVM drop the
 // translations. It comes after the call that gives it, or at the first attempt (find_code).
+//
+// And mlockall, which would find the memory that libxos keeps in reserve.
 #include <linux/mman.h>
 #include <linux/shm.h>
 
@@ -83,6 +85,14 @@ long shmat(context& c, const std::uint64_t* a) {
                           base::as_long(&segment)) == 0)
         set_executable(static_cast<std::uint64_t>(r), segment.size, a[2] & SHM_EXEC);
     return r;
+}
+
+/// Linux would make everything resident that libxos keeps in reserve, many gigabytes.
+long mlockall(context& c, const std::uint64_t* a) {
+    constexpr std::uint64_t which = MCL_CURRENT | MCL_FUTURE;
+    const bool valid = (a[0] & which) && !(a[0] & ~(which | MCL_ONFAULT));
+    const std::uint64_t call[6] = {valid ? a[0] | MCL_ONFAULT : a[0]};
+    return forward(c, __NR_mlockall, call);
 }
 
 }  // namespace xos::syscall

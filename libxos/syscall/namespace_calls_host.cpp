@@ -19,7 +19,8 @@ constexpr long too_many_users = -87;
 long call_alone(context& c, unsigned number, const std::uint64_t* a) {
     const long r = forward(c, number, a);
     const bool refused = r == error_inval || r == too_many_users;
-    if (!refused || c.native || c.shares_memory_only || !last_in_cell(c) || !only_thread(c))
+    if (!refused || c.native || c.shares_memory_only || !cell::only_thread_inside() ||
+        !only_thread(c))
         return r;
     const std::uint64_t mask = trap::block_signals(c);
     if (c.signals_pending) {

@@ -174,14 +174,6 @@ bool only_thread(const context& c) {
     return alone;
 }
 
-bool last_in_cell(const context& c) {
-    for (unsigned i = 0; i < the_cell.context_count; i++) {
-        const context& other = the_cell.context_at(i);
-        if (&other != &c && __atomic_load_n(&other.busy, __ATOMIC_ACQUIRE)) return false;
-    }
-    return true;
-}
-
 long fork(context& c, const std::uint64_t*) {
     return start(c, {.exit_signal = sigchld});
 }
@@ -222,7 +214,7 @@ long exit(context& c, const std::uint64_t* a) {
     trap::block_signals(c);
     if (c.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
     if (static_cast<long>(c.thread_id) == raw_syscall(__NR_getpid)) the_cell.leader_status = a[0];
-    if (last_in_cell(c) && only_thread(c)) {
+    if (cell::only_thread_inside() && only_thread(c)) {
         // The process's status is that of its first thread, whenever that ended.
         const bool leader_gone = the_cell.leader_status != cell::cell_state::still_running;
         const std::uint64_t status[1] = {leader_gone ? the_cell.leader_status : a[0]};
@@ -237,7 +229,7 @@ long exit_group(context& c, const std::uint64_t* a) {
         the_cell.reporting.lock();
         the_cell.at_exit("exit");
     }
-    if (the_cell.shares_descriptors && last_in_cell(c)) cell::close_own_descriptors();
+    if (the_cell.shares_descriptors && cell::only_thread_inside()) cell::close_own_descriptors();
     for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
 }
 

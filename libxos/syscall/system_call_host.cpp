@@ -43,6 +43,7 @@ struct emulation_list {
         by_number[__NR_pkey_mprotect] = pkey_mprotect;
         by_number[__NR_mremap] = mremap;
         by_number[__NR_shmat] = shmat;
+        by_number[__NR_mlockall] = mlockall;
         by_number[__NR_seccomp] = seccomp;
         by_number[__NR_prctl] = prctl;
         by_number[__NR_unshare] = unshare;

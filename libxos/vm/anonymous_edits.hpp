@@ -69,9 +69,14 @@ void leave_to_linux(gva begin, std::uint64_t length, stale_translations& stale);
 /// Zeroed pages that are the application's already, or just were taken, with this access.
 void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale);
 bool all_mapped(gva begin, std::uint64_t length);
+bool has_linux_pages(gva begin, std::uint64_t length);
 
 // Taking the lock themselves.
 
+/// A call by which Linux notes something about the mapping. That must not outlive it, so that the
+/// mapping becomes Linux's.
+long hand_to_linux(gva begin, std::uint64_t length, long number, std::uint64_t a2,
+                   std::uint64_t a3 = 0, std::uint64_t a4 = 0, std::uint64_t a5 = 0);
 /// munmap(2) of a part of the arena.
 long unmap(gva begin, std::uint64_t length);
 /// MAP_FIXED over a part of the arena.

@@ -111,6 +111,38 @@ bool all_mapped(gva begin, std::uint64_t length) {
     return true;
 }
 
+bool has_linux_pages(gva begin, std::uint64_t length) {
+    if (!linux_pages) return false;
+    for (gva p = begin; p < begin + length; p = p + page_size) {
+        if (is_linux(entry_at(p))) return true;
+    }
+    return false;
+}
+
+long hand_to_linux(gva begin, std::uint64_t length, long number, std::uint64_t a2, std::uint64_t a3,
+                   std::uint64_t a4, std::uint64_t a5) {
+    memory::guest_edit editing(lock());
+    if (!all_mapped(begin, length)) return error_nomem;
+    if (!has_linux_pages(begin, length))
+        arch::in_host_from_kernel([=] { join_mappings(begin, length); });
+    for_each_run(
+        begin, length,
+        [](gva p) {
+            const arch::entry e = entry_at(p);
+            return is_linux(e) ? access::read_write : access_of(e);
+        },
+        [](gva from, std::uint64_t bytes, access allowed) {
+            if (allowed != access::read_write)
+                ask_linux(__NR_mprotect, from.value, bytes,
+                          static_cast<std::uint64_t>(protection_for(allowed)));
+        });
+    const long r = ask_linux(number, begin.value, length, a2, a3, a4, a5);
+    stale_translations stale;
+    leave_to_linux(begin, length, stale);
+    stale.flush();
+    return r;
+}
+
 long unmap(gva begin, std::uint64_t length) {
     arena& a = memory_arena();
     if (!linux_pages && length <= extent_caches::most * page_size && a.free_to_cache(begin, length))

@@ -19,6 +19,9 @@ void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t 
     xos_local_calls[__NR_munmap] = xos_local_munmap;
     xos_local_calls[__NR_mremap] = xos_local_mremap;
     xos_local_calls[__NR_madvise] = xos_local_madvise;
+    xos_local_calls[__NR_mlock] = xos_local_mlock;
+    xos_local_calls[__NR_mlock2] = xos_local_mlock2;
+    xos_local_calls[__NR_mbind] = xos_local_mbind;
 }
 
 namespace {
@@ -34,6 +37,24 @@ bool may_reserve(std::uint64_t bytes, std::uint64_t flags) {
     if (__atomic_add_fetch(&reserved, bytes, __ATOMIC_RELAXED) <= limit) return true;
     __atomic_sub_fetch(&reserved, bytes, __ATOMIC_RELAXED);
     return false;
+}
+
+long expect_mapped(gva begin, std::uint64_t length) {
+    memory::guest_edit editing(lock());
+    return all_mapped(begin, length) ? 0 : error_nomem;
+}
+
+bool is_linux_free(gva begin, std::uint64_t length) {
+    memory::guest_edit editing(lock());
+    return !has_linux_pages(begin, length);
+}
+
+long lock_memory(long number, std::uint64_t address, std::uint64_t length, std::uint64_t flags) {
+    const gva begin = gva{address}.align_down(page_size);
+    const std::uint64_t bytes = round_up(length + (address - begin.value));
+    if (bytes < length || bytes == 0 || place_of(begin.value, bytes) != place::inside)
+        return declined;
+    return hand_to_linux(begin, bytes, number, flags);
 }
 
 }  // namespace
@@ -149,27 +170,55 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
 long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advice) {
     const std::uint64_t bytes = round_up(length);
     if (address % page_size != 0 || bytes < length || bytes == 0) return declined;
-    constexpr std::uint64_t dont_fork = 10, wipe_on_fork = 18;
+    const gva begin{address};
     if (place_of(address, bytes) != place::inside) {
-        if (advice == dont_fork || advice == wipe_on_fork) make_way(address, bytes);
+        if (advice == MADV_DONTFORK || advice == MADV_WIPEONFORK) make_way(address, bytes);
         return declined;
     }
-    if (advice == MADV_DONTNEED) return discard(gva{address}, bytes);
-    if (advice == MADV_FREE) {
-        // The contents may go at any later time, or never.
-        memory::guest_edit editing(lock());
-        return all_mapped(gva{address}, bytes) ? 0 : error_nomem;
+    switch (advice) {
+        case MADV_DONTNEED:
+            return discard(begin, bytes);
+        case MADV_FREE:  // the contents may go at any later time, or never
+            return expect_mapped(begin, bytes);
+        case MADV_NORMAL:
+        case MADV_RANDOM:
+        case MADV_SEQUENTIAL:  // about read-ahead, which this memory has none of
+        case MADV_DOFORK:
+        case MADV_KEEPONFORK:
+        case MADV_UNMERGEABLE:
+        case MADV_DODUMP:  // as it is, unless it is Linux's
+            return is_linux_free(begin, bytes) ? expect_mapped(begin, bytes) : declined;
+        case MADV_DONTFORK:
+        case MADV_WIPEONFORK:
+        case MADV_MERGEABLE:
+        case MADV_DONTDUMP:
+            return hand_to_linux(begin, bytes, __NR_madvise, advice);
+        case MADV_HUGEPAGE:
+        case MADV_NOHUGEPAGE:
+        case MADV_COLD:
+        case MADV_PAGEOUT:
+        case MADV_POPULATE_READ:
+        case MADV_POPULATE_WRITE:  // to Linux, which knows of no holes in the arena
+            return expect_mapped(begin, bytes) == 0 ? declined : error_nomem;
+        default:
+            return declined;
     }
-    if (advice == dont_fork || advice == wipe_on_fork) {
-        // It outlives nothing but the mapping, so the mapping becomes Linux's.
-        memory::guest_edit editing(lock());
-        if (!all_mapped(gva{address}, bytes)) return error_nomem;
-        const long r = ask_linux(__NR_madvise, address, bytes, advice);
-        stale_translations stale;
-        if (r == 0) leave_to_linux(gva{address}, bytes, stale);
-        stale.flush();
-        return r;
-    }
-    return declined;
+}
+
+long xos_mlock(std::uint64_t address, std::uint64_t length) {
+    return lock_memory(__NR_mlock, address, length, 0);
+}
+
+long xos_mlock2(std::uint64_t address, std::uint64_t length, std::uint64_t flags) {
+    return lock_memory(__NR_mlock2, address, length, flags);
+}
+
+long xos_mbind(std::uint64_t address, std::uint64_t length, std::uint64_t mode, std::uint64_t nodes,
+               std::uint64_t most, std::uint64_t flags) {
+    const std::uint64_t bytes = round_up(length);
+    if (address % page_size != 0 || bytes < length || bytes == 0 ||
+        place_of(address, bytes) != place::inside)
+        return declined;
+    return hand_to_linux(gva{address}, bytes, __NR_mbind, mode, nodes, most, flags);
 }
 }

@@ -17,11 +17,7 @@ using memory::buddy;
 /// How the mapping looks that a remap is about: all of it mapped, one access throughout.
 enum class uniform { no, yes, linux_has_some };
 uniform look(gva begin, std::uint64_t length, access& allowed) {
-    if (linux_pages) {
-        for (gva p = begin; p < begin + length; p = p + page_size) {
-            if (is_linux(entry_at(p))) return uniform::linux_has_some;
-        }
-    }
+    if (has_linux_pages(begin, length)) return uniform::linux_has_some;
     const arch::entry first = entry_at(begin);
     allowed = access_of(first);
     for (gva p = begin; p < begin + length; p = p + page_size) {
@@ -179,9 +175,9 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
         memory::guest_edit editing(lock());
         found = look(begin, bytes, allowed);
         if (found == uniform::no) return error_fault;
-        if (found == uniform::yes && !elsewhere && more >= bytes) {
-            if (more == bytes || grow_in_place(begin, bytes, more, allowed))
-                return static_cast<long>(address);
+        if (more == bytes && !elsewhere) return static_cast<long>(address);
+        if (found == uniform::yes && !elsewhere && more > bytes) {
+            if (grow_in_place(begin, bytes, more, allowed)) return static_cast<long>(address);
             if (!(flags & MREMAP_MAYMOVE)) return error_nomem;
         }
     }

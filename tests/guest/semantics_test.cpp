@@ -26,6 +26,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <thread>
 
 #include "tests/guest/support.hpp"
@@ -217,6 +218,79 @@ TEST_CASE("shared memory segments are attached and detached") {
         seen.push_back(touch(a));
         shmctl(id, IPC_RMID, nullptr);
         shmdt(b);
+        return seen;
+    });
+}
+
+TEST_CASE("what Linux is told about memory ends with the mapping") {
+    same([] {
+        lines seen;
+        const auto kilobytes = [](const char* what) {
+            std::ifstream status("/proc/self/status");
+            for (std::string line; std::getline(status, line);)
+                if (line.starts_with(what)) return line;
+            return std::string("nothing");
+        };
+        const auto fresh = [](int protection = PROT_READ | PROT_WRITE) {
+            return static_cast<char*>(
+                mmap(nullptr, 64 * page, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        };
+        for (int i = 0; i < 3; i++) {
+            char* at = fresh();
+            at[5 * page] = 1;
+            seen.push_back(outcome_of("mlock", [&] { return mlock(at + 100, 32 * page); }));
+            seen.push_back(kilobytes("VmLck"));
+            seen.push_back(outcome_of("discard", [&] { return madvise(at, page, MADV_DONTNEED); }));
+            seen.push_back(show("kept", at[5 * page]));
+            munmap(at, 64 * page);
+            seen.push_back(kilobytes("VmLck"));
+        }
+        for (int advice : {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_DONTFORK, MADV_DOFORK,
+                           MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_DONTDUMP, MADV_DODUMP,
+                           MADV_WIPEONFORK, MADV_KEEPONFORK, MADV_NOHUGEPAGE, MADV_COLD}) {
+            char* at = fresh(PROT_READ);
+            seen.push_back(outcome_of("advice", [&] { return madvise(at, 16 * page, advice); }));
+            seen.push_back(touch(at, true));
+            mprotect(at, 64 * page, PROT_READ | PROT_WRITE);
+            seen.push_back(touch(at + 20 * page, true));
+            munmap(at + 8 * page, page);
+            seen.push_back(outcome_of("hole", [&] { return madvise(at, 16 * page, advice); }));
+            munmap(at, 64 * page);
+        }
+        // Pages that had much said about them are as good as any others, also in a forked process.
+        const int pid = fork();
+        if (pid == 0) {
+            const auto touched = [] {
+                void* at = mmap(nullptr, 256 * page, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                memset(at, 5, 256 * page);
+                return static_cast<char*>(at);
+            };
+            for (int i = 0; i < 4; i++) {
+                char* at = touched();
+                madvise(at + 64 * page, 64 * page, MADV_DONTFORK);
+                munmap(at, 256 * page);
+            }
+            char* at = touched();
+            madvise(at, 256 * page, MADV_DONTFORK);
+            auto* there = reinterpret_cast<char*>(syscall(SYS_mremap, at, 256 * page, 256 * page,
+                                                          MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0));
+            if (there == MAP_FAILED) _exit(errno);
+            _exit(at[70 * page] == 0 && there[70 * page] == 5 && there[200 * page] == 5 ? 42 : 1);
+        }
+        seen.push_back(status_of(pid));
+        char* at = fresh();
+        madvise(at, 64 * page, MADV_DONTFORK);
+        const auto moved = [&](int flags) {
+            return syscall(SYS_mremap, at, 64 * page, 64 * page, MREMAP_MAYMOVE | flags, 0) == -1;
+        };
+        at[page] = 7;
+        seen.push_back(outcome_of("no move", [&] { return moved(0); }));
+        seen.push_back(show("kept", at[page]));
+        seen.push_back(outcome_of("move", [&] { return moved(MREMAP_DONTUNMAP); }));
+        seen.push_back(outcome_of("no memory", [&] { return mlock(at - (1l << 40), page); }));
+        seen.push_back(outcome_of("bad flags", [&] { return mlock2(at, page, 64); }));
+        seen.push_back(outcome_of("bad flags", [] { return mlockall(64); }));
         return seen;
     });
 }

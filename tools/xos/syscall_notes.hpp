@@ -20,6 +20,13 @@ inline std::string_view note_on(std::string_view name) {
         {"madvise",
          "inside for memory that was mapped inside; advice that only Linux can follow "
          "goes to Linux"},
+        {"mlock", "memory that was mapped inside becomes Linux's"},
+        {"mlock2", "as mlock"},
+        {"mbind", "as mlock"},
+        {"mlockall",
+         "with MCL_ONFAULT, or what libxos keeps in reserve would become resident: a page is "
+         "locked "
+         "when it is touched"},
         {"brk", "inside under `xos run`, where every thread is inside"},
         {"pkey_mprotect", "takes part in what may be executed, as mprotect"},
         {"shmat", "takes part in what may be executed, with SHM_EXEC"},
