@@ -120,10 +120,12 @@ TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
                                 "close",        "dup2",         "dup3",          "close_range",
                                 "getdents",     "getdents64",   "pkey_mprotect", "rseq",
                                 "seccomp",      "prctl",        "readlink",      "readlinkat",
-                                "getrlimit",    "setrlimit",    "prlimit64",     "shmat"});
+                                "getrlimit",    "setrlimit",    "prlimit64",     "mlockall",
+                                "unshare",      "setns",        "shmat"});
     CHECK(names_with(policy::inside_emulate) ==
           std::set<std::string>{"mmap", "mprotect", "munmap", "mremap"});
-    CHECK(names_with(policy::inside_forward) == std::set<std::string>{"brk", "madvise"});
+    CHECK(names_with(policy::inside_forward) ==
+          std::set<std::string>{"brk", "madvise", "mlock", "mlock2", "mbind"});
     CHECK(names_with(policy::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
 }
 
