@@ -82,6 +82,11 @@ void landed_natively(cell::context& c, int signal, cell::kernel_siginfo* info,
 void take_sys_action();
 void restore_sys_action(const cell::context& c);
 // process_calls_host.cpp
+std::uint64_t guest_fs(cell::context& c);
+/// For a call that the application does not simply return from: stops signals, `mask` being the one
+/// before, and notes the application behind its call in c.saved and c.fpu. False: a signal waits,
+/// and the call is taken back.
+bool hold_application(cell::context& c, std::uint64_t& mask);
 void make_machine_again(cell::context& c);
 /// And the application behind its call, as in c.saved and c.fpu.
 void make_machine_again(cell::context& c, std::uint64_t fs, std::uint64_t mask);

@@ -32,19 +32,12 @@ void give_handlers_back(const context& c) {
 void leave_for_good(context& c, std::uint64_t number) {
     // Only a program that does not know of libxos can do without it.
     if (!the_cell.native_children || c.shares_memory_only || !cell::only_thread_inside()) return;
-    const std::uint64_t mask = trap::block_signals(c);
-    if (c.signals_pending) {
-        trap::apply_mask(c, mask);
-        c.where = position::taken_back;
-        return;
-    }
+    std::uint64_t mask;
+    if (!hold_application(c, mask)) return;
     c.signal_mask = mask;
-    arch::general_registers r;
-    cell::application_registers(c, r);
-    r.rip -= 2;  // the length of SYSCALL
-    r.rax = number;
-    c.cpu.read_xsave(c.fpu);
-    const std::uint64_t fs = c.cpu.read_special().fs.base;
+    c.saved.rip -= 2;  // the length of SYSCALL
+    c.saved.rax = number;
+    const std::uint64_t fs = guest_fs(c);
     if (the_cell.at_exit) {
         const base::lock_guard guard(the_cell.reporting);
         the_cell.at_exit("leave");
@@ -57,7 +50,7 @@ void leave_for_good(context& c, std::uint64_t number) {
     give_handlers_back(c);
     arch::write_fs_base(fs);
     arch::write_gs_base(c.host_gs_base);
-    trap::leave_natively(c, r);
+    trap::leave_natively(c, c.saved);
 }
 
 }  // namespace

@@ -1,16 +1,11 @@
 // Calls that only a process of one thread may make: a new user namespace, for one. Since Linux 6.12
 // KVM adds threads of its own to the process that has a VM, so the VM goes for the call.
-#include <linux/sched.h>
-
-#include "libxos/arch/cpu.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
-#include "libxos/trap/signals.hpp"
 
 namespace xos::syscall {
 
 using cell::context;
-using cell::position;
 
 namespace {
 
@@ -19,18 +14,10 @@ constexpr long too_many_users = -87;
 long call_alone(context& c, unsigned number, const std::uint64_t* a) {
     const long r = forward(c, number, a);
     const bool refused = r == error_inval || r == too_many_users;
-    if (!refused || c.native || c.shares_memory_only || !cell::only_thread_inside() ||
-        !only_thread(c))
-        return r;
-    const std::uint64_t mask = trap::block_signals(c);
-    if (c.signals_pending) {
-        trap::apply_mask(c, mask);
-        c.where = position::taken_back;
-        return 0;
-    }
-    cell::application_registers(c, c.saved);
-    c.cpu.read_xsave(c.fpu);
-    const std::uint64_t fs = c.cpu.read_special().fs.base;
+    if (!refused || c.native || c.shares_memory_only || !only_thread(c)) return r;
+    std::uint64_t mask;
+    if (!hold_application(c, mask)) return 0;
+    const std::uint64_t fs = guest_fs(c);
     cell::drop_machine();
     c.saved.rax = static_cast<std::uint64_t>(
         base::raw_syscall(number, static_cast<long>(a[0]), static_cast<long>(a[1])));

@@ -20,10 +20,6 @@ namespace {
 
 constexpr std::uint64_t sigchld = 17;
 
-std::uint64_t guest_fs(context& c) {
-    return c.cpu.read_special().fs.base;
-}
-
 /// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
@@ -39,6 +35,22 @@ void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::ui
 }
 
 }  // namespace
+
+std::uint64_t guest_fs(context& c) {
+    return c.cpu.read_special().fs.base;
+}
+
+bool hold_application(context& c, std::uint64_t& mask) {
+    mask = trap::block_signals(c);
+    if (c.signals_pending) {
+        trap::apply_mask(c, mask);
+        c.where = position::taken_back;
+        return false;
+    }
+    cell::application_registers(c, c.saved);
+    c.cpu.read_xsave(c.fpu);
+    return true;
+}
 
 void make_machine_again(context& c) {
     if (auto failed = cell::make_own_machine(&c); !failed.ok()) {
@@ -120,14 +132,8 @@ long start_sharing_memory(context& c, clone_arguments args, std::uint64_t mask) 
 }
 
 long start(context& c, const clone_arguments& args) {
-    const std::uint64_t mask = trap::block_signals(c);
-    if (c.signals_pending) {
-        trap::apply_mask(c, mask);
-        c.where = position::taken_back;
-        return 0;
-    }
-    cell::application_registers(c, c.saved);
-    c.cpu.read_xsave(c.fpu);
+    std::uint64_t mask;
+    if (!hold_application(c, mask)) return 0;
     return args.flags & CLONE_VM ? start_sharing_memory(c, args, mask)
                                  : fork_process(c, args, mask);
 }
@@ -148,6 +154,7 @@ bool is_kernel_worker(const char* task) {
 }  // namespace
 
 bool only_thread(const context& c) {
+    if (!cell::only_thread_inside()) return false;
     struct entry {
         std::uint64_t inode, offset;
         std::uint16_t length;
@@ -214,7 +221,7 @@ long exit(context& c, const std::uint64_t* a) {
     trap::block_signals(c);
     if (c.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
     if (static_cast<long>(c.thread_id) == raw_syscall(__NR_getpid)) the_cell.leader_status = a[0];
-    if (cell::only_thread_inside() && only_thread(c)) {
+    if (only_thread(c)) {
         // The process's status is that of its first thread, whenever that ended.
         const bool leader_gone = the_cell.leader_status != cell::cell_state::still_running;
         const std::uint64_t status[1] = {leader_gone ? the_cell.leader_status : a[0]};

@@ -44,9 +44,11 @@ long expect_mapped(gva begin, std::uint64_t length) {
     return all_mapped(begin, length) ? 0 : error_nomem;
 }
 
-bool is_linux_free(gva begin, std::uint64_t length) {
+/// Advice that changes nothing, unless the memory is Linux's.
+long ignore_advice(gva begin, std::uint64_t length) {
     memory::guest_edit editing(lock());
-    return !has_linux_pages(begin, length);
+    if (has_linux_pages(begin, length)) return declined;
+    return all_mapped(begin, length) ? 0 : error_nomem;
 }
 
 long lock_memory(long number, std::uint64_t address, std::uint64_t length, std::uint64_t flags) {
@@ -186,8 +188,8 @@ long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advi
         case MADV_DOFORK:
         case MADV_KEEPONFORK:
         case MADV_UNMERGEABLE:
-        case MADV_DODUMP:  // as it is, unless it is Linux's
-            return is_linux_free(begin, bytes) ? expect_mapped(begin, bytes) : declined;
+        case MADV_DODUMP:  // as it is already
+            return ignore_advice(begin, bytes);
         case MADV_DONTFORK:
         case MADV_WIPEONFORK:
         case MADV_MERGEABLE:
