@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -58,8 +57,6 @@ void on_fault(int, siginfo_t* info, void*) {
 /// Memory, handlers and registers are as they were; then the filter's own answers.
 template <bool ByPrctl>
 int limited() {
-    const rlimit no_core{};
-    setrlimit(RLIMIT_CORE, &no_core);
     heap = static_cast<volatile char*>(
         mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     heap[0] = 7;
@@ -81,8 +78,6 @@ int limited() {
 }
 
 int killed() {
-    const rlimit no_core{};
-    setrlimit(RLIMIT_CORE, &no_core);
     if (install_filter(false) != 0) return 1;
     syscall(SYS_getpid);
     return 2;
