@@ -40,8 +40,8 @@ inline const char* basename(const char* path) {
     return name;
 }
 
-/// Digits only; false for anything else, and for what is no descriptor.
-inline bool parse_descriptor(const char* text, int& value) {
+/// Digits only; false for anything else, and for what is no descriptor and no thread either.
+inline bool parse_number(const char* text, int& value) {
     long n = 0;
     if (!*text) return false;
     for (; *text; text++) {

@@ -60,7 +60,7 @@ command parse(const loader::start_vectors& own) {
         else if (const char* value = after(word, "--file="))
             c.file = value;
         else if (const char* value = after(word, "--descriptor=");
-                 value && base::parse_descriptor(value, c.descriptor))
+                 value && base::parse_number(value, c.descriptor))
             continue;
         else if (same(word, "--unnamed"))
             c.unnamed = true;
@@ -81,7 +81,7 @@ bool names_process_by_file() {
     char name[16] = {};
     raw_syscall(__NR_prctl, PR_GET_NAME, as_long(name));
     int number;
-    return !base::parse_descriptor(name, number);
+    return !base::parse_number(name, number);
 }
 
 /// What Linux does with a script: its interpreter, with the script's name among the arguments. By

@@ -83,7 +83,7 @@ bool lists_own_descriptors(std::uint64_t fd) {
 
 bool names_own(const char* name) {
     int number;
-    return base::parse_descriptor(name, number) &&
+    return base::parse_number(name, number) &&
            the_cell.descriptors.owns(static_cast<std::uint64_t>(number));
 }
 

@@ -29,6 +29,9 @@ void report_refusal(unsigned number, const char* call, const char* why);
 long rt_sigaction(cell::context& c, const std::uint64_t* a);
 long rt_sigreturn(cell::context& c, const std::uint64_t* a);
 long sigaltstack(cell::context& c, const std::uint64_t* a);
+long kill(cell::context& c, const std::uint64_t* a);
+long tkill(cell::context& c, const std::uint64_t* a);
+long tgkill(cell::context& c, const std::uint64_t* a);
 // process_calls_host.cpp
 long fork(cell::context& c, const std::uint64_t* a);
 long vfork(cell::context& c, const std::uint64_t* a);
@@ -43,6 +46,9 @@ long execve(cell::context& c, const std::uint64_t* a);
 long execveat(cell::context& c, const std::uint64_t* a);
 /// Whether there is something to execute, so that an exec may well not return.
 bool exec_is_likely(std::uint64_t number, const std::uint64_t* a);
+// tracer_host.cpp
+/// Whether a process that is in a cell itself traces this thread.
+bool is_traced_from_a_cell();
 // own_program_host.cpp
 long readlink(cell::context& c, const std::uint64_t* a);
 long readlinkat(cell::context& c, const std::uint64_t* a);

@@ -362,6 +362,11 @@ how choose(program_file& file, const char* path) {
     const auto& policy = the_cell.exec;
     if (file.what == verdict::linux_decides) return how::natively;
     if (file.what == verdict::outside) return how::outside;
+    // Such a tracer expects to find the program where Linux starts it, with breakpoints that stop.
+    if (is_traced_from_a_cell()) {
+        file.why = "is traced by a process in a cell";
+        return how::outside;
+    }
     if (policy.successors_fall_back && !accessible("/dev/kvm", read | write)) {
         file.why = "may not open /dev/kvm";
         return how::outside;

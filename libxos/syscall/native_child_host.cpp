@@ -6,6 +6,7 @@
 // gets its VM when it makes a call that needs one, gets a signal that it handles, has made many
 // calls, or has lived a millisecond.
 #include <linux/prctl.h>
+#include <linux/ptrace.h>
 
 #include "libxos/arch/cpu.hpp"
 #include "libxos/base/clock.hpp"
@@ -64,6 +65,8 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
         case __NR_unshare:
         case __NR_setns:
             return true;
+        case __NR_ptrace:
+            return u.rdi != PTRACE_TRACEME;  // the tracer would see each SIGSYS
         case __NR_prctl:
             return u.rdi != set_syscall_user_dispatch && u.rdi != PR_SET_SECCOMP;
         default:

@@ -1,6 +1,7 @@
 // execs WAY PROGRAM [ARGUMENT]...: executes a program in one of the ways that there are.
 // execs repeat-fork|repeat-spawn PROGRAM TIMES [ARGUMENT]...: and says what that has left behind.
 #define _GNU_SOURCE
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -9,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,6 +89,52 @@ static int busy(void) {
     const int fd = open(arguments[0], O_WRONLY);
     if (fd < 0) return report("open", fd);
     return report("busy", execv(arguments[0], arguments));
+}
+
+/// What a debugger does: executes the program under its eyes, and stops it where it begins.
+static long entry_of(pid_t child) {
+    char name[64];
+    snprintf(name, sizeof name, "/proc/%d/auxv", child);
+    FILE* f = fopen(name, "r");
+    Elf64_auxv_t a;
+    long entry = 0;
+    while (!entry && f && fread(&a, sizeof a, 1, f) == 1)
+        if (a.a_type == AT_ENTRY) entry = (long)a.a_un.a_val;
+    if (f) fclose(f);
+    return entry;
+}
+static int stop_of(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    printf("%s %d\n", WIFSTOPPED(status) ? "stopped" : WIFEXITED(status) ? "exited" : "killed",
+           WIFSTOPPED(status) ? WSTOPSIG(status) : WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    return WIFSTOPPED(status);
+}
+static int debug(void) {
+    const pid_t child = fork();
+    if (child == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        execv(arguments[0], arguments);
+        _exit(97);
+    }
+    if (!stop_of(child)) return 1;
+    const long entry = entry_of(child), code = ptrace(PTRACE_PEEKTEXT, child, entry, NULL);
+    ptrace(PTRACE_POKETEXT, child, entry, (code & ~0xffL) | 0xcc);
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    if (!stop_of(child)) return 1;
+    struct user_regs_struct registers;
+    ptrace(PTRACE_GETREGS, child, NULL, &registers);
+    puts((long)registers.rip == entry + 1 ? "at its entry" : "somewhere else");
+    ptrace(PTRACE_POKETEXT, child, entry, code);
+    registers.rip = (unsigned long long)entry;
+    ptrace(PTRACE_SETREGS, child, NULL, &registers);
+    for (int i = 0; i < 10; i++) {
+        ptrace(PTRACE_SINGLESTEP, child, NULL, NULL);
+        if (!stop_of(child)) return 1;
+    }
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    while (stop_of(child)) ptrace(PTRACE_CONT, child, NULL, NULL);
+    return 0;
 }
 
 /// Many in a row: descriptors, memory and children before and after.
@@ -171,6 +220,7 @@ int main(int argc, char** argv) {
     if (!strcmp(way, "bad-memory")) return bad_memory();
     if (!strcmp(way, "too-much")) return too_much();
     if (!strcmp(way, "busy")) return busy();
+    if (!strcmp(way, "debug")) return debug();
     if (!strcmp(way, "long") && argc > 3) {
         static char* words[20003];
         const int n = atoi(argv[3]);
