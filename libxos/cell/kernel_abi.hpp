@@ -70,8 +70,9 @@ namespace uc {
 inline constexpr std::uint64_t fp_xstate = 1, sigcontext_ss = 2, strict_restore_ss = 4;
 }
 
-inline constexpr int sig_ill = 4, sig_trap = 5, sig_abort = 6, sig_bus = 7, sig_fpe = 8,
-                     sig_kill = 9, sig_segv = 11, sig_stop = 19, sig_sys = 31, signal_count = 64;
+inline constexpr int sig_quit = 3, sig_ill = 4, sig_trap = 5, sig_abort = 6, sig_bus = 7,
+                     sig_fpe = 8, sig_kill = 9, sig_segv = 11, sig_stop = 19, sig_cpu_time = 24,
+                     sig_file_size = 25, sig_sys = 31, signal_count = 64;
 inline constexpr std::uint64_t bit_of(int signal) {
     return std::uint64_t{1} << (signal - 1);
 }

@@ -92,4 +92,57 @@ long sigaltstack(context& c, const std::uint64_t* a) {
     return 0;
 }
 
+namespace {
+
+/// Whether a signal to this thread is certain to end the process, and to write a core dump if Linux
+/// writes any. SIGTRAP has a handler at all times: libxos's.
+bool ends_process(const context& c, std::uint64_t signal) {
+    using cell::bit_of;
+    constexpr std::uint64_t dumping =
+        bit_of(cell::sig_quit) | bit_of(cell::sig_ill) | bit_of(cell::sig_abort) |
+        bit_of(cell::sig_bus) | bit_of(cell::sig_fpe) | bit_of(cell::sig_segv) |
+        bit_of(cell::sig_cpu_time) | bit_of(cell::sig_file_size) | bit_of(cell::sig_sys);
+    if (signal < 1 || signal > 31 || !(dumping >> (signal - 1) & 1)) return false;
+    std::uint64_t blocked = 0;
+    raw_syscall(__NR_rt_sigprocmask, 0, 0, as_long(&blocked), 8);
+    return c.actions->of[signal].handler == 0 && !(blocked >> (signal - 1) & 1);
+}
+
+/// abort(), say: made where the application is, for whoever looks at what it leaves behind.
+long send(context& c, std::uint64_t number, const std::uint64_t* a, bool to_self,
+          std::uint64_t signal) {
+    if (!to_self || !ends_process(c, signal)) return forward(c, number, a);
+    arch::general_registers r;
+    c.where = cell::position::taken_back;
+    cell::application_registers(c, r);
+    trap::call_in_host(c, r, static_cast<int>(signal));
+    return 0;
+}
+
+std::uint64_t own_process() {
+    return static_cast<std::uint64_t>(raw_syscall(__NR_getpid));
+}
+
+/// As Linux takes an argument of 32 bits.
+std::uint32_t low(std::uint64_t argument) {
+    return static_cast<std::uint32_t>(argument);
+}
+
+}  // namespace
+
+long kill(context& c, const std::uint64_t* a) {
+    // Of the threads that do not block it, Linux takes the first.
+    const bool to_self = low(a[0]) == c.thread_id && c.thread_id == own_process();
+    return send(c, __NR_kill, a, to_self, low(a[1]));
+}
+
+long tkill(context& c, const std::uint64_t* a) {
+    return send(c, __NR_tkill, a, low(a[0]) == c.thread_id, low(a[1]));
+}
+
+long tgkill(context& c, const std::uint64_t* a) {
+    const bool to_self = low(a[1]) == c.thread_id && low(a[0]) == own_process();
+    return send(c, __NR_tgkill, a, to_self, low(a[2]));
+}
+
 }  // namespace xos::syscall

@@ -26,6 +26,9 @@ struct emulation_list {
         by_number[__NR_rt_sigaction] = rt_sigaction;
         by_number[__NR_rt_sigreturn] = rt_sigreturn;
         by_number[__NR_sigaltstack] = sigaltstack;
+        by_number[__NR_kill] = kill;
+        by_number[__NR_tkill] = tkill;
+        by_number[__NR_tgkill] = tgkill;
         by_number[__NR_fork] = fork;
         by_number[__NR_vfork] = vfork;
         by_number[__NR_clone] = clone;

@@ -262,6 +262,13 @@ void step_in_host(context& c, const arch::general_registers& r) {
     hop(c, r, all_signals & ~open, true);
 }
 
+void call_in_host(context& c, const arch::general_registers& r, int signal) {
+    const std::uint64_t mask = block_signals(c);
+    if (c.signals_pending) return;
+    c.signal_mask = mask;
+    hop(c, r, all_signals & ~(bit_of(signal) | bit_of(cell::sig_trap)), true);
+}
+
 void end_by(context& c, const cell::queued_signal& s) {
     set_default_action(s.number);
     set_mask(0);

@@ -22,6 +22,8 @@ void on_leaving(cell::context& c);
 /// then the guest goes on behind it. Returns only when a signal came first, which the run loop then
 /// delivers.
 void step_in_host(cell::context& c, const arch::general_registers& r);
+/// The same for the call that the application is about to make, which sends itself `signal`.
+void call_in_host(cell::context& c, const arch::general_registers& r, int signal);
 /// Linux forgets what it was told about a page of ours for the step.
 void show_hidden_page(cell::context& c);
 

@@ -1,5 +1,11 @@
-// A cell that cannot go on: one report, the right signal, no hang.
+// A cell that cannot go on: one report, the right signal, no hang. And an application that ends
+// itself.
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -148,6 +154,54 @@ TEST_CASE("a jump to nowhere ends the process as it does natively") {
             };
         };
         CHECK(in_child(body(true)) == in_child(body(false)));
+    }
+}
+
+namespace {
+
+/// A child sends itself SIGABRT by `number`; what its tracer sees when the signal arrives, and its
+/// end.
+std::string abort_under_tracer(bool cell, long number) {
+    const int child = fork();
+    if (child == 0) {
+        if (cell) {
+            ensure_cell();
+            enter();
+        }
+        const long self = getpid();
+        const bool by_group = number == SYS_tgkill;
+        ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+        register long result asm("rax") = number;
+        register long second asm("rsi") = by_group ? self : SIGABRT;
+        register long third asm("rdx") = SIGABRT;
+        asm volatile("lea 1f(%%rip), %%rbx; syscall; 1:"
+                     : "+r"(result)
+                     : "D"(self), "r"(second), "r"(third)
+                     : "rbx", "rcx", "r11", "memory");
+        _exit(1);
+    }
+    std::string seen;
+    int status = 0;
+    while (waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
+        const int stop = WSTOPSIG(status);
+        if (stop == SIGABRT) {
+            user_regs_struct r;
+            ptrace(PTRACE_GETREGS, child, nullptr, &r);
+            seen += r.rip == r.rbx ? "behind the call, " : "elsewhere, ";
+            seen += std::to_string(r.rax) + ", ";
+        }
+        ptrace(PTRACE_CONT, child, nullptr, stop);
+    }
+    return seen + describe(status);
+}
+
+}  // namespace
+
+TEST_CASE("a process that ends itself ends where the application is") {
+    for (const long number : {SYS_kill, SYS_tkill, SYS_tgkill}) {
+        CAPTURE(number);
+        CHECK(abort_under_tracer(false, number) == "behind the call, 0, signal 6");
+        CHECK(abort_under_tracer(true, number) == "behind the call, 0, signal 6");
     }
 }
 

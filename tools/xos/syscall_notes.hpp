@@ -45,6 +45,11 @@ inline std::string_view note_on(std::string_view name) {
          "for libxos's own descriptors"},
         {"getrlimit", "as prlimit64"},
         {"setrlimit", "as prlimit64"},
+        {"kill", "as tgkill"},
+        {"tkill", "as tgkill"},
+        {"tgkill",
+         "Linux; a thread that ends its process with a core dump does so in the application's "
+         "state"},
         {"rt_sigaction", "libxos keeps the table of handlers; Linux has its trampoline"},
         {"rt_sigreturn", "from the frame that Linux has built; see signals.md"},
         {"sigaltstack", "kept by libxos, given to Linux when a frame is built"},
@@ -75,7 +80,9 @@ inline std::string_view note_on(std::string_view name) {
         {"unshare",
          "without the VM, if Linux wants a process of one thread: a VM's kernel threads count"},
         {"setns", "as unshare"},
-        {"ptrace", "a tracer sees host mode: registers of the run loop, not the guest's"},
+        {"ptrace",
+         "what a traced process executes runs outside; of one that is in a cell already, a tracer "
+         "sees host mode: registers of the run loop, not the guest's ([run.md](run.md))"},
         {"process_vm_readv", "libxos reads arguments with it: a filter must allow it"},
         {"uretprobe", "made by the kernel's own trampoline only; Linux 6.11"},
     };
