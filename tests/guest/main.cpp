@@ -24,10 +24,11 @@ namespace {
 mode wanted = mode::automatic;
 transport wanted_way = transport::automatic;
 bool late_vms = false;
-/// XOS_SOAK has tests that soak run for so many seconds.
+/// One that takes longer hangs: the slowest takes ten, emulated and beside other work. XOS_SOAK has
+/// tests that soak run for so many seconds.
 int seconds_for_one_test() {
     const char* soak = getenv("XOS_SOAK");
-    return 20 + (soak ? 2 * atoi(soak) : 0);
+    return 60 + (soak ? 2 * atoi(soak) : 0);
 }
 
 bool take_mode(const std::string& value) {
