@@ -10,7 +10,7 @@ fail() {
     exit 1
 }
 if [ $# -eq 3 ]; then
-    command=("$2" --timeout 200 --file "$program=/$example" -- "/$example" "--mode=$3")
+    command=("$2" --timeout 400 --file "$program=/$example" -- "/$example" "--mode=$3")
 else
     command=("$program")
 fi

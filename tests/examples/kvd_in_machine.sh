@@ -10,6 +10,6 @@ for name in bash redis-cli redis-benchmark tail timeout; do
     path=$(command -v "$name") || { echo "kvd_in_machine: $name is missing; run tools/setup.sh test" >&2; exit 1; }
     pack+=(--program "$path")
 done
-exec "$here/../engines/qemu-svm.sh" --timeout 240 "$@" "${pack[@]}" --file "$kvd=/kvd" \
+exec "$here/../engines/qemu-svm.sh" --timeout 480 "$@" "${pack[@]}" --file "$kvd=/kvd" \
     --file "$here/kvd_drive.sh=/kvd_drive.sh" \
     -- "$(command -v bash)" -c 'ip link set lo up && KVD_REQUESTS=2000 exec bash /kvd_drive.sh cell /kvd'

@@ -38,5 +38,5 @@ for file in "$libraries"/libcrypto.so.3 "$libraries"/libffi.so.8 $(find /usr/lib
             /etc/services /usr/bin/git; do
     [[ -e $file ]] && pack+=(--file "$(realpath "$file")=$file")
 done
-exec "$here/../engines/qemu-svm.sh" --mem 2048 --timeout 280 "${options[@]}" "${pack[@]}" \
+exec "$here/../engines/qemu-svm.sh" --mem 2048 --timeout 560 "${options[@]}" "${pack[@]}" \
     -- /usr/bin/python3 /programs/pairs.py "${run_options[@]}" "$xos" "/programs/$list" "$@"

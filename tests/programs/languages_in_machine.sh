@@ -50,7 +50,7 @@ modules=(test_fork1 test_thread
          "test_threading:ThreadTests.test_various_ops,ThreadTests.test_foreign,ThreadTests.test_main_thread,Condition,Barrier,ThreadingException"
          "test_signal:PosixTests,WakeupSignal,SiginterruptTest,ItimerTest,PendingSignalsTests,StressTest"
          "test_subprocess:ProcessTestCase.test_c,POSIXProcessTestCase.test_pa")
-exec "$here/../engines/qemu-svm.sh" --mem 2048 --timeout 580 "${options[@]}" "${pack[@]}" -- sh -c "
+exec "$here/../engines/qemu-svm.sh" --mem 2048 --timeout 840 "${options[@]}" "${pack[@]}" -- sh -c "
     cd /; status=0
     mkdir /tmp/compiled && bash /programs/scripts/compile.sh /tmp/compiled || { echo 'gcc fails natively'; status=1; }
     python3 /programs/pairs.py ${run_options[*]} '$xos' /programs/machine.list || status=1

@@ -28,7 +28,7 @@ libraries=/usr/lib/x86_64-linux-gnu
 for file in "$libraries"/libcrypto.so.3 "$libraries"/libffi.so.8 /usr/lib/python3.* /etc/passwd; do
     [[ -e $file ]] && pack+=(--file "$(realpath "$file")=$file")
 done
-exec "$here/../engines/qemu-svm.sh" --mem 2048 --timeout 600 "${options[@]}" "${pack[@]}" -- sh -c '
+exec "$here/../engines/qemu-svm.sh" --mem 2048 --timeout 840 "${options[@]}" "${pack[@]}" -- sh -c '
     ip link set lo up
     export XOS_REQUESTS=500 XOS_ROWS=2000 XOS_PATIENCE=120 XOS_PARTS="commands throughput snapshots"
     xos=$1 count=$2; shift 2
