@@ -2,7 +2,7 @@
 BUILD := build
 JOBS ?= $(shell nproc)
 
-.PHONY: all build run test programs bench soak soak-engines asan tidy kmod setup-build setup-run setup-test setup-programs setup-kmod clean format
+.PHONY: all build run test programs short-programs bench soak soak-engines asan tidy kmod setup-build setup-run setup-test setup-programs setup-kmod clean format
 
 all: build
 
@@ -25,6 +25,10 @@ test: build setup-test asan
 ## Real servers, interpreters and tool chains, natively and in a cell.
 programs: build setup-test setup-programs
 	@tests/run.sh --programs $(BUILD)
+
+## Those of them that take a minute, all but CPython's own tests and the emulated machines.
+short-programs: build setup-test setup-programs
+	@tests/run.sh --short-programs $(BUILD)
 
 asan: setup-build
 	@test -f build-asan/build.ninja || cmake --preset asan

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# run.sh [--repeat N] [--but-programs | --programs] BUILD-DIRECTORY: every test, once or N times; or all but the
-# real servers, interpreters and tool chains, or those alone. A test that cannot run here says why and counts as
-# skipped; with CI=true a skip that is not in tests/announced-skips fails the run.
+# run.sh [--repeat N] [--but-programs | --programs | --short-programs] BUILD-DIRECTORY: every test, once or N times;
+# or all but the real servers, interpreters and tool chains, or those alone, or those of them that take a minute. A
+# test that cannot run here says why and counts as skipped; with CI=true a skip that is not in tests/announced-skips
+# fails the run.
 set -euo pipefail
 
 repeat=1
@@ -12,6 +13,7 @@ while [[ ${1-} == --* ]]; do
         --repeat) repeat=$2; shift ;;
         --but-programs) chosen=(--label-exclude '^programs$') ;;
         --programs) chosen=(--label-regex '^programs$'); unit=no ;;
+        --short-programs) chosen=(--label-regex '^programs$' --label-exclude '^long$'); unit=no ;;
         *) echo "run.sh: no option $1" >&2; exit 2 ;;
     esac
     shift
