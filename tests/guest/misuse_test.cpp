@@ -14,6 +14,7 @@
 #include <xos/trap.hpp>
 #include <xos/vm.hpp>
 
+#include "tests/guest/handlers.hpp"
 #include "tests/guest/support.hpp"
 
 using namespace xos;
@@ -26,13 +27,6 @@ alignas(16) char other_stack[65536];
 
 void enter_in_handler(int) {
     seen_in_handler = std::to_string(errno_of([] { enter(); }));
-}
-
-void handle(int signal, void (*handler)(int), int flags = 0) {
-    struct sigaction action {};
-    action.sa_handler = handler;
-    action.sa_flags = flags;
-    sigaction(signal, &action, nullptr);
 }
 
 void use_other_stack_for_signals() {

@@ -29,6 +29,7 @@
 #include <fstream>
 #include <thread>
 
+#include "tests/guest/handlers.hpp"
 #include "tests/guest/support.hpp"
 
 using namespace xos;
@@ -75,13 +76,6 @@ std::string touch(volatile char* at, bool write = false) {
 
 char* map(std::size_t bytes, int protection, int flags, int fd = -1) {
     return static_cast<char*>(mmap(nullptr, bytes, protection, flags, fd, 0));
-}
-
-sigset_t set_of(int signal) {
-    sigset_t s;
-    sigemptyset(&s);
-    sigaddset(&s, signal);
-    return s;
 }
 
 }  // namespace
@@ -331,7 +325,7 @@ TEST_CASE("a process of one thread has namespaces of its own") {
 TEST_CASE("signals that are waited for and not handled") {
     same([] {
         lines seen;
-        sigset_t set = set_of(SIGUSR1);
+        sigset_t set = set_of({SIGUSR1});
         sigaddset(&set, SIGRTMIN + 4);
         sigset_t old;
         pthread_sigmask(SIG_BLOCK, &set, &old);
