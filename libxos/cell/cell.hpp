@@ -153,9 +153,7 @@ base::outcome start(const cell_options& options, const exit_hooks& hooks);
 enum class descriptor_table { copied, shared };
 /// After fork: gives up what is the parent's, and the contexts of threads that are not here.
 void leave_parent(context* survivor, descriptor_table table = descriptor_table::copied);
-/// Ends the VM. The contexts keep everything but their vCPUs.
-void drop_machine(descriptor_table table = descriptor_table::copied);
-/// Then a new VM over the copied memory, with `survivor` (or no thread) inside.
+/// And then a new VM over the copied memory, with `survivor` (or no thread) inside.
 base::outcome make_own_machine(context* survivor);
 
 /// The last thread of a process whose descriptor table others go on using ends.

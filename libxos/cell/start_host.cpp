@@ -221,11 +221,6 @@ void leave_parent(context* survivor, descriptor_table table) {
         c.clear_statistics();
         if (&c != survivor) release(c);
     }
-    drop_machine(table);
-}
-
-void drop_machine(descriptor_table table) {
-    auto& cell = the_cell;
     const bool parents = table == descriptor_table::shared;
     for (unsigned i = 0; i < cell.context_count; i++) {
         kvm::vcpu& cpu = cell.context_at(i).cpu;

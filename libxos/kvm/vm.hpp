@@ -22,6 +22,8 @@ struct capabilities {
     unsigned xsave_size = 0;
     cpuid_list cpuid;
     bool hardware = false;  ///< VMX or SVM; a KVM without either is a software KVM
+    /// The first KVM_RUN of a VM adds a thread to the process that makes it.
+    bool first_run_adds_thread = false;
 };
 
 class vm {
@@ -40,10 +42,18 @@ class vm {
     base::outcome add_slot(gpa guest, hva host, std::uint64_t length);
     unsigned slots() const { return slots_; }
 
+    /// Of a vCPU that has been made: whether it is the first one.
+    bool begins_with_it() {
+        const bool first = !has_vcpu_;
+        has_vcpu_ = true;
+        return first;
+    }
+
   private:
     int system_ = -1;
     int fd_ = -1;
     unsigned slots_ = 0;
+    bool has_vcpu_ = false;
 };
 
 /// Opens /dev/kvm and fills `caps` without creating anything.

@@ -42,6 +42,22 @@ void describe_processor(cpuid_list& list) {
     }
 }
 
+bool linux_is_at_least(unsigned major, unsigned minor) {
+    struct {
+        char system[65], node[65], release[65], version[65], machine[65], domain[65];
+    } name;
+    if (raw_syscall(__NR_uname, as_long(&name)) != 0) return false;
+    unsigned number[2] = {};
+    const char* digit = name.release;
+    for (unsigned& n : number) {
+        for (; *digit >= '0' && *digit <= '9'; digit++) {
+            n = 10 * n + static_cast<unsigned>(*digit - '0');
+        }
+        if (*digit == '.') digit++;
+    }
+    return number[0] > major || (number[0] == major && number[1] >= minor);
+}
+
 // KVM reports what the vCPU may be told, which a software KVM understates; but a feature bit that
 // is missing hides an instruction only from programs that ask.
 outcome read_capabilities(int system, capabilities& caps) {
@@ -65,6 +81,7 @@ outcome read_capabilities(int system, capabilities& caps) {
     caps.run_size =
         static_cast<unsigned>(raw_syscall(__NR_ioctl, system, KVM_GET_VCPU_MMAP_SIZE, 0));
 
+    caps.first_run_adds_thread = linux_is_at_least(6, 12);
     caps.hardware = arch::has_hardware_virtualization();
     if (!caps.hardware && cpuid_is_native()) {
         describe_processor(caps.cpuid);
@@ -131,6 +148,7 @@ outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
     // GiB.
     raw_syscall(__NR_ioctl, fd_, KVM_SET_TSS_ADDR, 0xfffbd000);
     slots_ = 0;
+    has_vcpu_ = false;
     return base::success;
 }
 

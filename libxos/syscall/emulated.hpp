@@ -60,9 +60,6 @@ long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
 long mlockall(cell::context& c, const std::uint64_t* a);
-// namespace_calls_host.cpp
-long unshare(cell::context& c, const std::uint64_t* a);
-long setns(cell::context& c, const std::uint64_t* a);
 // limit_calls_host.cpp
 long getrlimit(cell::context& c, const std::uint64_t* a);
 long setrlimit(cell::context& c, const std::uint64_t* a);
@@ -93,11 +90,8 @@ std::uint64_t guest_fs(cell::context& c);
 /// before, and notes the application behind its call in c.saved and c.fpu. False: a signal waits,
 /// and the call is taken back.
 bool hold_application(cell::context& c, std::uint64_t& mask);
-void make_machine_again(cell::context& c);
-/// And the application behind its call, as in c.saved and c.fpu.
-void make_machine_again(cell::context& c, std::uint64_t fs, std::uint64_t mask);
-/// Whether the process has no other, but for KVM's.
-bool only_thread(const cell::context& c);
+/// After a fork, in the child.
+void make_machine_of_child(cell::context& c);
 
 /// Made by this thread for the application, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);

@@ -62,8 +62,6 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
         case __NR_getrlimit:
         case __NR_setrlimit:
         case __NR_prlimit64:
-        case __NR_unshare:
-        case __NR_setns:
             return true;
         case __NR_ptrace:
             return u.rdi != PTRACE_TRACEME;  // the tracer would see each SIGSYS
@@ -141,7 +139,7 @@ void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_uconte
     raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_off, 0, 0, 0);
     restore_sys_action(c);
     c.native = false;
-    make_machine_again(c);
+    make_machine_of_child(c);
     c.cpu.write_fs(arch::read_fs_base());
     arch::general_registers r = cell::registers_of(u);
     r.rflags = (r.rflags & arch::rflags::user) | arch::rflags::fixed | arch::rflags::interrupt;

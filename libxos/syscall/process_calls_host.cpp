@@ -20,20 +20,6 @@ namespace {
 
 constexpr std::uint64_t sigchld = 17;
 
-/// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
-void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
-    c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
-    cell::leave_parent(
-        &c, flags & CLONE_FILES ? cell::descriptor_table::shared : cell::descriptor_table::copied);
-    if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.actions);
-    if (the_cell.native_children && !the_cell.hides_memory) {
-        c.signal_mask = mask;
-        arch::write_fs_base(fs);
-        start_natively(c);  // comes back if Linux cannot
-    }
-    make_machine_again(c, fs, mask);
-}
-
 }  // namespace
 
 std::uint64_t guest_fs(context& c) {
@@ -52,24 +38,34 @@ bool hold_application(context& c, std::uint64_t& mask) {
     return true;
 }
 
-void make_machine_again(context& c) {
+void make_machine_of_child(context& c) {
     if (auto failed = cell::make_own_machine(&c); !failed.ok()) {
         cell::die(
-            nullptr, "a VM could not be made again, for the child of a fork or behind a call",
+            nullptr, "the child of a fork could not get a VM",
             static_cast<std::uint64_t>(failed.where) << 32 | static_cast<unsigned>(failed.error));
     }
     c.at_cpl0 = c.gs_unswapped = false;
 }
 
-void make_machine_again(context& c, std::uint64_t fs, std::uint64_t mask) {
-    make_machine_again(c);
+namespace {
+
+/// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
+void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
+    c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
+    cell::leave_parent(
+        &c, flags & CLONE_FILES ? cell::descriptor_table::shared : cell::descriptor_table::copied);
+    if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.actions);
+    if (the_cell.native_children && !the_cell.hides_memory) {
+        c.signal_mask = mask;
+        arch::write_fs_base(fs);
+        start_natively(c);  // comes back if Linux cannot
+    }
+    make_machine_of_child(c);
     c.cpu.write_fs(fs);
     c.cpu.write_xsave(c.fpu);
     cell::resume_at(c, c.saved);
     trap::apply_mask(c, mask);
 }
-
-namespace {
 
 long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     const std::uint64_t fs = args.flags & CLONE_SETTLS ? args.tls : guest_fs(c);
@@ -151,8 +147,7 @@ bool is_kernel_worker(const char* task) {
     return name[0] == 'k' && name[1] == 'v' && name[2] == 'm' && name[3] == '-';
 }
 
-}  // namespace
-
+/// Whether the process has no other, but for KVM's.
 bool only_thread(const context& c) {
     if (!cell::only_thread_inside()) return false;
     struct entry {
@@ -180,6 +175,8 @@ bool only_thread(const context& c) {
     raw_syscall(__NR_close, fd);
     return alone;
 }
+
+}  // namespace
 
 long fork(context& c, const std::uint64_t*) {
     return start(c, {.exit_signal = sigchld});

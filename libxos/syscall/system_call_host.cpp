@@ -49,8 +49,6 @@ struct emulation_list {
         by_number[__NR_mlockall] = mlockall;
         by_number[__NR_seccomp] = seccomp;
         by_number[__NR_prctl] = prctl;
-        by_number[__NR_unshare] = unshare;
-        by_number[__NR_setns] = setns;
         by_number[__NR_close] = close;
         by_number[__NR_dup2] = dup2;
         by_number[__NR_dup3] = dup3;

@@ -26,6 +26,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -287,6 +288,26 @@ TEST_CASE("what Linux is told about memory ends with the mapping") {
         seen.push_back(outcome_of("bad flags", [] { return mlockall(64); }));
         return seen;
     });
+}
+
+TEST_CASE("a process has the threads that it has made and no others") {
+    const auto count = [] {
+        const std::filesystem::directory_iterator tasks("/proc/self/task");
+        return static_cast<int>(std::distance(begin(tasks), end(tasks)));
+    };
+    const lines seen = same([count] {
+        lines all{show("at first", count())};
+        const int pid = fork();
+        if (pid == 0) {
+            for (int i = 0; i < 1000; i++) getppid();  // long enough for a VM of its own
+            _exit(count());
+        }
+        all.push_back(status_of(pid));
+        on_threads(3, [](unsigned) { getppid(); });
+        all.push_back(show("joined", count()));
+        return all;
+    });
+    CHECK(seen == lines{"at first=1", "exit 1", "joined=1"});
 }
 
 TEST_CASE("a process of one thread has namespaces of its own") {

@@ -114,14 +114,14 @@ TEST_CASE("a path is resolved from the descriptor right before it") {
 
 TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
     CHECK(names_with(policy::emulate) ==
-          std::set<std::string>{
-              "rt_sigaction", "rt_sigreturn", "sigaltstack", "arch_prctl",    "clone",
-              "clone3",       "fork",         "vfork",       "exit",          "exit_group",
-              "execve",       "execveat",     "close",       "dup2",          "dup3",
-              "close_range",  "getdents",     "getdents64",  "pkey_mprotect", "rseq",
-              "seccomp",      "prctl",        "readlink",    "readlinkat",    "getrlimit",
-              "setrlimit",    "prlimit64",    "mlockall",    "unshare",       "setns",
-              "shmat",        "kill",         "tkill",       "tgkill"});
+          std::set<std::string>{"rt_sigaction", "rt_sigreturn", "sigaltstack",   "arch_prctl",
+                                "clone",        "clone3",       "fork",          "vfork",
+                                "exit",         "exit_group",   "execve",        "execveat",
+                                "close",        "dup2",         "dup3",          "close_range",
+                                "getdents",     "getdents64",   "pkey_mprotect", "rseq",
+                                "seccomp",      "prctl",        "readlink",      "readlinkat",
+                                "getrlimit",    "setrlimit",    "prlimit64",     "mlockall",
+                                "shmat",        "kill",         "tkill",         "tgkill"});
     CHECK(names_with(policy::inside_emulate) ==
           std::set<std::string>{"mmap", "mprotect", "munmap", "mremap"});
     CHECK(names_with(policy::inside_forward) ==

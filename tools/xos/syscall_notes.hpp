@@ -77,9 +77,6 @@ inline std::string_view note_on(std::string_view name) {
          "a program of one thread under `xos run` goes on natively, for good; with several threads "
          "a filter sees the calls that libxos makes for itself, too"},
         {"prctl", "PR_SET_SECCOMP: as seccomp"},
-        {"unshare",
-         "without the VM, if Linux wants a process of one thread: a VM's kernel threads count"},
-        {"setns", "as unshare"},
         {"ptrace",
          "what a traced process executes runs outside; of one that is in a cell already, a tracer "
          "sees host mode: registers of the run loop, not the guest's ([run.md](run.md))"},
