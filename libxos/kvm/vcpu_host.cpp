@@ -99,15 +99,14 @@ outcome vcpu::create(vm& machine, descriptor_set& descriptors, const capabilitie
 /// the thread with it: KVM then leaves split the large pages that it had to split against a
 /// processor's error, and does without. If there can be no such process, the thread stays here.
 void vcpu::run_apart() {
-    constexpr long set_mask = 2, of_any_kind = 0x40000000 /* __WALL */, interrupted = -4;
+    constexpr long set_mask = 2, of_any_kind = 0x40000000 /* __WALL */;
     const std::uint64_t all = ~std::uint64_t{0};
     std::uint64_t before = 0;
     raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&all), as_long(&before), 8);
     run_->immediate_exit = 1;
     const long process = xos_call_apart(__NR_ioctl, fd(), KVM_RUN, 0);
     run_->immediate_exit = 0;
-    while (process > 0 && raw_syscall(__NR_wait4, process, 0, of_any_kind, 0) == interrupted) {
-    }
+    if (process > 0) raw_syscall(__NR_wait4, process, 0, of_any_kind, 0);
     raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&before), 0, 8);
 }
 

@@ -32,6 +32,9 @@ long sigaltstack(cell::context& c, const std::uint64_t* a);
 long kill(cell::context& c, const std::uint64_t* a);
 long tkill(cell::context& c, const std::uint64_t* a);
 long tgkill(cell::context& c, const std::uint64_t* a);
+/// Whether that is a signal's default action, as far as libxos leaves it to Linux: SIGTRAP is its
+/// own.
+bool dumps_core(std::uint64_t signal);
 // process_calls_host.cpp
 long fork(cell::context& c, const std::uint64_t* a);
 long vfork(cell::context& c, const std::uint64_t* a);

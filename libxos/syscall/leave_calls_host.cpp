@@ -29,14 +29,13 @@ void give_handlers_back(const context& c) {
 }
 
 /// Comes back if the call is to be carried out here after all, or made again after a signal.
-void leave_for_good(context& c, std::uint64_t number) {
+void leave_for_good(context& c) {
     // Only a program that does not know of libxos can do without it.
     if (!the_cell.native_children || c.shares_memory_only || !cell::only_thread_inside()) return;
+    c.where = position::taken_back;
     std::uint64_t mask;
     if (!hold_application(c, mask)) return;
     c.signal_mask = mask;
-    c.saved.rip -= 2;  // the length of SYSCALL
-    c.saved.rax = number;
     const std::uint64_t fs = guest_fs(c);
     if (the_cell.at_exit) {
         const base::lock_guard guard(the_cell.reporting);
@@ -56,13 +55,12 @@ void leave_for_good(context& c, std::uint64_t number) {
 }  // namespace
 
 long seccomp(context& c, const std::uint64_t* a) {
-    if (a[0] == SECCOMP_SET_MODE_STRICT || a[0] == SECCOMP_SET_MODE_FILTER)
-        leave_for_good(c, __NR_seccomp);
+    if (a[0] == SECCOMP_SET_MODE_STRICT || a[0] == SECCOMP_SET_MODE_FILTER) leave_for_good(c);
     return c.where == position::taken_back ? 0 : forward(c, __NR_seccomp, a);
 }
 
 long prctl(context& c, const std::uint64_t* a) {
-    if (a[0] == PR_SET_SECCOMP) leave_for_good(c, __NR_prctl);
+    if (a[0] == PR_SET_SECCOMP) leave_for_good(c);
     return c.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
 }
 

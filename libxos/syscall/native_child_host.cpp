@@ -63,6 +63,11 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
         case __NR_setrlimit:
         case __NR_prlimit64:
             return true;
+        case __NR_kill:
+        case __NR_tkill:
+            return !dumps_core(u.rsi);
+        case __NR_tgkill:
+            return !dumps_core(u.rdx);
         case __NR_ptrace:
             return u.rdi != PTRACE_TRACEME;  // the tracer would see each SIGSYS
         case __NR_prctl:

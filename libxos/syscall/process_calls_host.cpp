@@ -16,12 +16,6 @@ using cell::context;
 using cell::position;
 using cell::the_cell;
 
-namespace {
-
-constexpr std::uint64_t sigchld = 17;
-
-}  // namespace
-
 std::uint64_t guest_fs(context& c) {
     return c.cpu.read_special().fs.base;
 }
@@ -48,6 +42,8 @@ void make_machine_of_child(context& c) {
 }
 
 namespace {
+
+constexpr std::uint64_t sigchld = 17;
 
 /// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {

@@ -92,25 +92,37 @@ long sigaltstack(context& c, const std::uint64_t* a) {
     return 0;
 }
 
+bool dumps_core(std::uint64_t signal) {
+    switch (static_cast<std::uint32_t>(signal)) {
+        case cell::sig_quit:
+        case cell::sig_ill:
+        case cell::sig_abort:
+        case cell::sig_bus:
+        case cell::sig_fpe:
+        case cell::sig_segv:
+        case cell::sig_cpu_time:
+        case cell::sig_file_size:
+        case cell::sig_sys:
+            return true;
+        default:
+            return false;
+    }
+}
+
 namespace {
 
 /// Whether a signal to this thread is certain to end the process, and to write a core dump if Linux
-/// writes any. SIGTRAP has a handler at all times: libxos's.
-bool ends_process(const context& c, std::uint64_t signal) {
-    using cell::bit_of;
-    constexpr std::uint64_t dumping =
-        bit_of(cell::sig_quit) | bit_of(cell::sig_ill) | bit_of(cell::sig_abort) |
-        bit_of(cell::sig_bus) | bit_of(cell::sig_fpe) | bit_of(cell::sig_segv) |
-        bit_of(cell::sig_cpu_time) | bit_of(cell::sig_file_size) | bit_of(cell::sig_sys);
-    if (signal < 1 || signal > 31 || !(dumping >> (signal - 1) & 1)) return false;
+/// writes any.
+bool ends_process(const context& c, std::uint32_t signal) {
+    if (!dumps_core(signal) || c.actions->of[signal].handler != 0) return false;
     std::uint64_t blocked = 0;
     raw_syscall(__NR_rt_sigprocmask, 0, 0, as_long(&blocked), 8);
-    return c.actions->of[signal].handler == 0 && !(blocked >> (signal - 1) & 1);
+    return !(blocked & cell::bit_of(static_cast<int>(signal)));
 }
 
 /// abort(), say: made where the application is, for whoever looks at what it leaves behind.
 long send(context& c, std::uint64_t number, const std::uint64_t* a, bool to_self,
-          std::uint64_t signal) {
+          std::uint32_t signal) {
     if (!to_self || !ends_process(c, signal)) return forward(c, number, a);
     arch::general_registers r;
     c.where = cell::position::taken_back;
