@@ -1,9 +1,12 @@
-// Handlers and masks, set in one line.
+// Handlers, masks and timers, set in one line.
 #pragma once
 
+#include <pthread.h>
 #include <signal.h>
+#include <sys/time.h>
 
 #include <initializer_list>
+#include <string>
 
 namespace xos::test {
 
@@ -26,6 +29,21 @@ inline sigset_t set_of(std::initializer_list<int> signals) {
     sigemptyset(&s);
     for (int one : signals) sigaddset(&s, one);
     return s;
+}
+
+/// This thread's.
+inline std::string mask_text() {
+    sigset_t s;
+    pthread_sigmask(SIG_SETMASK, nullptr, &s);
+    std::string text;
+    for (int i = 1; i < 65; i++) text += sigismember(&s, i) == 1 ? std::to_string(i) + " " : "";
+    return text;
+}
+
+/// SIGALRM.
+inline void timer(long microseconds, bool periodic) {
+    itimerval t{{0, periodic ? microseconds : 0}, {0, microseconds}};
+    setitimer(ITIMER_REAL, &t, nullptr);
 }
 
 }  // namespace xos::test

@@ -44,6 +44,9 @@ void use_signal_stack() {
 
 sigjmp_buf back;
 
+std::atomic<int> count{0};
+std::atomic<bool> flag{false};
+
 }  // namespace
 
 TEST_CASE("a handler runs on the alternate stack that it asked for") {

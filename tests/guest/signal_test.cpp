@@ -30,20 +30,8 @@ void counting(int) {
     count++;
 }
 
-void timer(long microseconds, bool periodic) {
-    itimerval t{{0, periodic ? microseconds : 0}, {0, microseconds}};
-    setitimer(ITIMER_REAL, &t, nullptr);
-}
 void no_timer() {
     timer(0, false);
-}
-
-std::string mask_text() {
-    sigset_t s;
-    pthread_sigmask(SIG_SETMASK, nullptr, &s);
-    std::string text;
-    for (int i = 1; i < 65; i++) text += sigismember(&s, i) == 1 ? std::to_string(i) + " " : "";
-    return text;
 }
 
 /// A signal in a few milliseconds, or now and then for as long as the guard lives.
