@@ -24,7 +24,8 @@ namespace xos {
 /// How anonymous memory of the process becomes resident. The guest's own translations are always
 /// there when a mapping is.
 enum class residency : unsigned {
-    huge,      ///< at the first touch, by transparent huge pages where Linux has them
+    system,    ///< at the first touch, by transparent huge pages if the machine's setting is "always"
+    huge,      ///< at the first touch, by transparent huge pages if the setting is not "never"
     demand,    ///< at the first touch, 4 KiB at a time
     populate,  ///< before it is handed out, 64 MiB at a time
     window,    ///< before it is handed out, `process_window` pages of 4 KiB at a time
@@ -42,7 +43,7 @@ struct cell_options {
     /// anonymous memory; 0: Linux serves it all. Nothing is reserved before the first such call.
     /// The default is half of the machine's memory.
     std::size_t process_arena = ~std::size_t{0};
-    residency process_pager = residency::huge;
+    residency process_pager = residency::system;
     unsigned process_window = 64;
     /// Whether brk is served inside, too. While a thread is inside, no thread outside may use it
     /// then, nor malloc, which does: for programs that are inside as a whole.

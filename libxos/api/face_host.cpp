@@ -2,6 +2,8 @@
 // concerns the programs that this one executes is in program/policy.hpp.
 #include <linux/fcntl.h>
 
+#include <xos/cell.hpp>
+
 #include "libxos/api/face.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/api/stats_text.hpp"
@@ -52,16 +54,23 @@ bool parse_bytes(const char* text, std::size_t& bytes) {
 
 /// A name, and for "window" perhaps ":PAGES".
 bool parse_pager(const char* text, cell::cell_options& options) {
-    constexpr const char* names[] = {"huge", "demand", "populate", "window"};
-    for (unsigned i = 0; i < 4; i++) {
-        if (!same(text, names[i])) continue;
-        options.process_pager = i;
+    constexpr struct {
+        const char* name;
+        residency value;
+    } pagers[] = {{"system", residency::system},
+                  {"huge", residency::huge},
+                  {"demand", residency::demand},
+                  {"populate", residency::populate},
+                  {"window", residency::window}};
+    for (const auto& pager : pagers) {
+        if (!same(text, pager.name)) continue;
+        options.process_pager = static_cast<unsigned>(pager.value);
         return true;
     }
     const char* number = after(text, "window:");
     std::size_t pages = 0;
     if (!number || !parse_bytes(number, pages) || pages == 0 || pages > 99999) return false;
-    options.process_pager = 3;
+    options.process_pager = static_cast<unsigned>(residency::window);
     options.process_window = static_cast<unsigned>(pages);
     return true;
 }
@@ -164,7 +173,7 @@ wishes wishes_from(char** environment) {
     }
     if (const char* wanted = variable(environment, "XOS_PAGER=");
         wanted && *wanted && !parse_pager(wanted, options)) {
-        give_up("XOS_PAGER is none of huge, demand, populate, window[:PAGES]", "", 0);
+        give_up("XOS_PAGER is none of system, huge, demand, populate, window[:PAGES]", "", 0);
     }
     if (const char* wanted = variable(environment, "XOS_TRANSPORT=");
         wanted && *wanted && !parse_transport(wanted, options.transport)) {

@@ -70,7 +70,7 @@ fi
 expect mem-bad 125 'XOS_MEM' "$xos" run --mem=5X -- true
 expect pager-window-bad 2 'pager' "$xos" run --pager=window:0 -- true
 expect pager-bad 2 'pager' "$xos" run --pager=none -- true
-for memory in "" --mem=64M --pager=demand --pager=populate --pager=window --pager=window:3; do
+for memory in "" --mem=64M --pager=system --pager=huge --pager=demand --pager=populate --pager=window --pager=window:3; do
     expect "memory inside $memory" 0 'mmap +[0-9]+ +local' \
         "$xos" run $memory --stats -- python3 -c 'assert sum(bytearray(30 << 20)) == 0'
 done

@@ -211,9 +211,9 @@ std::string joined(std::initializer_list<std::string> pieces) {
 
 /// What is wrong with a value of --pager, or nothing.
 std::string is_pager(const std::string& text) {
-    static const std::regex known("huge|demand|populate|window(:[1-9][0-9]{0,4})?");
+    static const std::regex known("system|huge|demand|populate|window(:[1-9][0-9]{0,4})?");
     if (std::regex_match(text, known)) return "";
-    return "is none of huge, demand, populate, window[:PAGES] (up to 99999)";
+    return "is none of system, huge, demand, populate, window[:PAGES] (up to 99999)";
 }
 
 int run(const run_options& options) {
@@ -357,7 +357,7 @@ void add_run(CLI::App& app, command_result& result, int& argc, char** argv) {
         ->envname("XOS_MEM");
     command
         ->add_option("--pager", options->pager,
-                     "How that memory becomes resident: huge, demand, populate or window[:PAGES]")
+                     "How that memory becomes resident: system, huge, demand, populate or window[:PAGES]")
         ->check(is_pager)
         ->envname("XOS_PAGER");
     // Flags, so that the word behind one is never taken for its value.
