@@ -4,6 +4,7 @@
 #include "libxos/trap/signals.hpp"
 #include "libxos/vm/anonymous.hpp"
 #include "libxos/vm/heap.hpp"
+#include "libxos/vm/linux_memory.hpp"
 
 namespace xos::api {
 
@@ -12,6 +13,18 @@ namespace {
 void on_leaving(cell::context& c) {
     vm::settle_break();
     trap::on_leaving(c);
+}
+
+void retire_memory() {
+    vm::retire_arena(vm::zero_pages::stay);
+}
+
+std::uint64_t first_forbidden(std::uint64_t begin, std::uint64_t length, bool write) {
+    return vm::first_forbidden(gva{begin}, length, write).value;
+}
+
+void entrust(std::uint64_t address) {
+    vm::entrust_around(gva{address});
 }
 
 }  // namespace
@@ -27,6 +40,12 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .leaving = on_leaving,
                                     .why_refused = vm::why_refused,
                                     .show_memory = vm::show_arena_to_linux,
+                                    .retire_memory = retire_memory,
+                                    .first_forbidden = first_forbidden,
+                                    .conceal = vm::conceal,
+                                    .reveal = vm::reveal,
+                                    .entrust = entrust,
+                                    .find_code = vm::find_arena_code,
                                     .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};

@@ -215,9 +215,6 @@ xos_local_\fn:
         LOCAL_OR_FORWARD 12, brk
         LOCAL_OR_FORWARD 25, mremap
         LOCAL_OR_FORWARD 28, madvise
-        LOCAL_OR_FORWARD 149, mlock
-        LOCAL_OR_FORWARD 237, mbind
-        LOCAL_OR_FORWARD 325, mlock2
         .pushsection .data.rel.ro, "aw"
         .globl  xos_traced_calls_end
 xos_traced_calls_end:

@@ -41,6 +41,17 @@ struct exit_hooks {
     refusal (*why_refused)(std::uint64_t address);
     /// Gives Linux the rights that the guest's own tables give.
     void (*show_memory)();
+    /// Makes all memory Linux's for good; see vm/linux_memory.hpp.
+    void (*retire_memory)();
+    /// The first page of a range that the guest may not touch (or not write), or 0.
+    std::uint64_t (*first_forbidden)(std::uint64_t begin, std::uint64_t length, bool write);
+    /// Has Linux refuse such a page as the guest's tables do, and undoes that.
+    concealed_page (*conceal)(std::uint64_t page);
+    void (*reveal)(const concealed_page&);
+    /// A call that libxos does not know names an address of the arena.
+    void (*entrust)(std::uint64_t address);
+    /// The guest has tried to execute memory of the arena: whether Linux says that it is code.
+    bool (*find_code)(std::uint64_t address);
     /// A forked child that runs natively has made a call, or gets a signal. Does not come back.
     void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
 };

@@ -35,6 +35,12 @@ struct queued_signal {
     kernel_siginfo info;
 };
 
+/// A page of the arena that Linux is told to refuse for a moment, as the guest's tables do. 0: none.
+struct concealed_page {
+    std::uint64_t page = 0;
+    bool was_mapped = false;
+};
+
 struct last_exit {
     std::uint32_t reason, port;
     std::int64_t result;
@@ -77,8 +83,7 @@ struct alignas(64) context {
     enum class holding : std::uint8_t { nothing, shared, exclusive } table_lock;
     bool private_alternate;  ///< the step's frame goes to our own stack
     bool pass_to_linux;      ///< in-guest handlers have declined this fault
-    std::uint64_t hidden_page;  ///< what Linux has just been told about a page of ours; 0: nothing
-    bool hidden_is_mapped;
+    concealed_page concealed;  ///< for the step
     /// At most one: while it waits the kernel's mask is full, and the kernel keeps the others.
     queued_signal waiting;
     std::uint64_t repeated_fault;  ///< fault address and count, against an endless retry

@@ -33,6 +33,7 @@ class vcpu {
     bool exists() const { return number_ != 0; }
     int fd() const { return number_ - 1; }
     kvm_run& run_page() { return *run_; }
+    std::uint64_t run_page_address() const { return reinterpret_cast<std::uint64_t>(run_); }
 
     /// KVM_RUN: 0, or -errno (-EINTR: a signal or immediate_exit; -EFAULT: Linux refused an
     /// access).

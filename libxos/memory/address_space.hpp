@@ -70,6 +70,13 @@ class address_space {
     /// Keeps [begin, end), whole chunks, free of host-managed mappings.
     base::outcome exclude(gva begin, gva end);
 
+    /// The exclusion that begins there ends: Linux manages the range again.
+    void readmit(gva begin);
+
+    /// Memory of libxos's own that lies among the process's.
+    void note_own(gva begin, std::uint64_t length);
+    bool overlaps_own(gva begin, std::uint64_t length) const;
+
     /// A slot for page frames that views will map, visible at its host address. Its addresses have
     /// been excluded.
     base::outcome add_frames(hva begin, std::uint64_t length, region& made);
@@ -130,6 +137,12 @@ class address_space {
         gva begin, end;
     } exclusions_[max_exclusions];
     unsigned exclusion_count_ = 0;
+    static constexpr unsigned max_own = 8;
+    struct {
+        gva begin;
+        std::uint64_t length;
+    } own_[max_own];
+    unsigned own_count_ = 0;
     edit_lock lock_;
 };
 

@@ -18,6 +18,7 @@ outcome address_space::create(kvm::vm& machine, system_arena& arena, arena_visib
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base::is_error(r)) return {step::reserve_memory, static_cast<int>(-r)};
     regions_ = reinterpret_cast<region*>(r);
+    note_own(gva{static_cast<std::uint64_t>(r)}, max_regions * sizeof(region));
 
     const region own{gva{arena.begin().value}, physical_.allocate(arena.begin(), arena.size()),
                      arena.begin(), arena.size()};
@@ -157,6 +158,27 @@ outcome address_space::exclude(gva begin, gva end) {
     if (exclusion_count_ == max_exclusions) return {step::reserve_memory, 28};
     exclusions_[exclusion_count_++] = {begin, end};
     return base::success;
+}
+
+void address_space::readmit(gva begin) {
+    host_edit editing(lock_);
+    for (unsigned i = 0; i < exclusion_count_; i++) {
+        if (exclusions_[i].begin == begin) {
+            exclusions_[i] = exclusions_[--exclusion_count_];
+            return;
+        }
+    }
+}
+
+void address_space::note_own(gva begin, std::uint64_t length) {
+    if (own_count_ < max_own) own_[own_count_++] = {begin, length};
+}
+
+bool address_space::overlaps_own(gva begin, std::uint64_t length) const {
+    for (unsigned i = 0; i < own_count_; i++) {
+        if (begin < own_[i].begin + own_[i].length && begin + length > own_[i].begin) return true;
+    }
+    return false;
 }
 
 outcome address_space::add_frames(hva begin, std::uint64_t length, region& made) {

@@ -55,14 +55,32 @@ bool is_traced_from_a_cell();
 // own_program_host.cpp
 long readlink(cell::context& c, const std::uint64_t* a);
 long readlinkat(cell::context& c, const std::uint64_t* a);
-// memory_calls_host.cpp
+// vm/memory_calls_host.cpp
 long mmap(cell::context& c, const std::uint64_t* a);
 long munmap(cell::context& c, const std::uint64_t* a);
 long mprotect(cell::context& c, const std::uint64_t* a);
 long pkey_mprotect(cell::context& c, const std::uint64_t* a);
 long mremap(cell::context& c, const std::uint64_t* a);
 long shmat(cell::context& c, const std::uint64_t* a);
+long madvise(cell::context& c, const std::uint64_t* a);
+long mlock(cell::context& c, const std::uint64_t* a);
+long mlock2(cell::context& c, const std::uint64_t* a);
 long mlockall(cell::context& c, const std::uint64_t* a);
+long mbind(cell::context& c, const std::uint64_t* a);
+long set_mempolicy_home_node(cell::context& c, const std::uint64_t* a);
+long mseal(cell::context& c, const std::uint64_t* a);
+/// PR_SET_VMA
+long name_memory(cell::context& c, const std::uint64_t* a);
+// vm/lending_calls_host.cpp
+long vmsplice(cell::context& c, const std::uint64_t* a);
+long io_uring_setup(cell::context& c, const std::uint64_t* a);
+long io_uring_enter(cell::context& c, const std::uint64_t* a);
+long io_uring_register(cell::context& c, const std::uint64_t* a);
+long io_setup(cell::context& c, const std::uint64_t* a);
+long setsockopt(cell::context& c, const std::uint64_t* a);
+long userfaultfd(cell::context& c, const std::uint64_t* a);
+long ioctl(cell::context& c, const std::uint64_t* a);
+long process_madvise(cell::context& c, const std::uint64_t* a);
 // limit_calls_host.cpp
 long getrlimit(cell::context& c, const std::uint64_t* a);
 long setrlimit(cell::context& c, const std::uint64_t* a);
@@ -107,6 +125,9 @@ long copy_in_string(char* to, std::uint64_t from, std::size_t size);
 
 /// Whether an absolute path is /proc/self/exe by one of its names, and Linux would lead elsewhere.
 bool names_own_program(const char* path);
+
+/// Newer than the headers of Debian 12.
+inline constexpr unsigned number_of_mseal = 462;
 
 inline constexpr long error_perm = -1, error_badf = -9, error_again = -11, error_nomem = -12,
                       error_fault = -14, error_inval = -22, error_nodev = -19, error_nosys = -38,

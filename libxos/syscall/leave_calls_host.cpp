@@ -61,6 +61,7 @@ long seccomp(context& c, const std::uint64_t* a) {
 
 long prctl(context& c, const std::uint64_t* a) {
     if (a[0] == PR_SET_SECCOMP) leave_for_good(c);
+    if (a[0] == PR_SET_VMA) return name_memory(c, a);
     return c.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
 }
 

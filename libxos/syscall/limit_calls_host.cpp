@@ -1,4 +1,5 @@
-// Resource limits: all are Linux's but for the number of descriptors, of which libxos has some.
+// Resource limits are Linux's. Of the number of descriptors libxos has some. And where memory is
+// limited, Linux has to know what the program has.
 #include <asm/resource.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -32,6 +33,15 @@ bool is_ours(context& c, std::uint64_t resource) {
     return false;
 }
 
+/// The arena is one mapping for Linux, most of it in reserve.
+void make_memory_count(const context& c, std::uint64_t resource, std::uint64_t wanted_at) {
+    const auto which = static_cast<std::uint32_t>(resource);
+    if (!wanted_at || c.shares_memory_only || (which != RLIMIT_AS && which != RLIMIT_DATA)) return;
+    resource_limit wanted;
+    if (copy_in(&wanted, wanted_at, sizeof wanted) && wanted.soft != RLIM_INFINITY)
+        the_cell.hooks.retire_memory();
+}
+
 }  // namespace
 
 long getrlimit(context& c, const std::uint64_t* a) {
@@ -40,6 +50,7 @@ long getrlimit(context& c, const std::uint64_t* a) {
 }
 
 long setrlimit(context& c, const std::uint64_t* a) {
+    make_memory_count(c, a[0], a[1]);
     if (!is_ours(c, a[0]) || !a[1]) return forward(c, __NR_setrlimit, a);
     return change(a[1], 0);
 }
@@ -48,6 +59,7 @@ long prlimit64(context& c, const std::uint64_t* a) {
     const auto process = static_cast<std::uint32_t>(a[0]);
     const bool self =
         !process || process == base::raw_syscall(__NR_getpid) || process == c.thread_id;
+    if (self) make_memory_count(c, a[1], a[2]);
     if (!self || !is_ours(c, a[1])) return forward(c, __NR_prlimit64, a);
     return change(a[2], a[3]);
 }

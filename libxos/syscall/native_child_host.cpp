@@ -59,6 +59,15 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
         case __NR_readlink:
         case __NR_readlinkat:
         case __NR_rseq:
+        case __NR_ioctl:
+        case __NR_setsockopt:
+        case __NR_mlock:
+        case __NR_mlock2:
+        case __NR_mlockall:
+        case __NR_mbind:
+        case __NR_vmsplice:
+        case __NR_io_setup:
+        case __NR_process_madvise:
         case __NR_getrlimit:
         case __NR_setrlimit:
         case __NR_prlimit64:

@@ -1,6 +1,7 @@
 // A `syscall` instruction of the application has left the guest.
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/syscall/arguments.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
 #include "libxos/syscall/trace.hpp"
@@ -46,7 +47,22 @@ struct emulation_list {
         by_number[__NR_pkey_mprotect] = pkey_mprotect;
         by_number[__NR_mremap] = mremap;
         by_number[__NR_shmat] = shmat;
+        by_number[__NR_madvise] = madvise;
+        by_number[__NR_mlock] = mlock;
+        by_number[__NR_mlock2] = mlock2;
         by_number[__NR_mlockall] = mlockall;
+        by_number[__NR_mbind] = mbind;
+        by_number[__NR_set_mempolicy_home_node] = set_mempolicy_home_node;
+        by_number[number_of_mseal] = mseal;
+        by_number[__NR_vmsplice] = vmsplice;
+        by_number[__NR_io_uring_setup] = io_uring_setup;
+        by_number[__NR_io_uring_enter] = io_uring_enter;
+        by_number[__NR_io_uring_register] = io_uring_register;
+        by_number[__NR_io_setup] = io_setup;
+        by_number[__NR_setsockopt] = setsockopt;
+        by_number[__NR_userfaultfd] = userfaultfd;
+        by_number[__NR_ioctl] = ioctl;
+        by_number[__NR_process_madvise] = process_madvise;
         by_number[__NR_seccomp] = seccomp;
         by_number[__NR_prctl] = prctl;
         by_number[__NR_close] = close;
@@ -98,47 +114,6 @@ void list_forwarded(std::uint64_t* bits) {
 }
 
 namespace {
-
-/// Whether an argument is a descriptor of libxos's, of which the application knows nothing.
-bool names_own_descriptor(const entry& call, const std::uint64_t* arguments, unsigned i) {
-    if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return false;
-    // Linux does not look at the directory of an absolute path.
-    char first = 0;
-    return call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
-           first != '/';
-}
-
-/// Whether the guest may not touch this memory, though Linux would.
-bool is_hidden(std::uint64_t address, bool write) {
-    if (gva{address} - the_cell.guarded >= the_cell.guarded_length) return false;
-    const auto leaf = the_cell.space().tables().query(gva{address});
-    return !leaf || (write && !any(leaf->flags & arch::entry_flags::writable));
-}
-
-/// An address at which nobody has memory: Linux finds what is wrong with the call in its own order.
-constexpr std::uint64_t nowhere = 256;
-
-[[gnu::noinline]] long look_and_forward(context& c, const std::uint64_t* call, looked_at what) {
-    const entry& known = lookup(static_cast<unsigned>(call[0]));
-    const std::uint64_t* const arguments = call + 1;
-    std::uint64_t changed[7];
-    base::copy_bytes(changed, call, sizeof changed);
-    for (unsigned i = 0; i < known.argument_count; i++) {
-        const bool written = what.written >> i & 1;
-        if (what.descriptors >> i & 1 && names_own_descriptor(known, arguments, i))
-            return error_badf;
-        if ((written || what.read >> i & 1) && is_hidden(arguments[i], written))
-            changed[1 + i] = nowhere;
-    }
-    return xos_forward(&c, changed);
-}
-
-/// @param call  the number and six arguments
-long forward_call(context& c, const std::uint64_t* call) {
-    const auto number = static_cast<std::uint32_t>(call[0]);  // as Linux looks at it
-    const looked_at what = number < table_size ? arguments_to_look_at[number] : looked_at{};
-    return what.any() ? look_and_forward(c, call, what) : xos_forward(&c, call);
-}
 
 void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;

@@ -47,31 +47,56 @@ consteval std::array<entry, table_size> build() {
 constexpr auto table = build();
 constexpr entry unknown{};
 
+// string_view's == calls memcmp, which is libc.
+constexpr bool same(std::string_view a, std::string_view b) noexcept {
+    if (a.size() != b.size()) return false;
+    for (std::size_t i = 0; i < a.size(); ++i)
+        if (a.data()[i] != b.data()[i]) return false;
+    return true;
+}
+
 constexpr bool is_descriptor(argument kind) {
     return kind == argument::fd || kind == argument::dirfd;
 }
-/// Of an array or a header at least itself.
-constexpr bool is_read(argument kind) {
+constexpr bool names_memory(argument kind) {
     using enum argument;
-    return kind == path || kind == string || kind == in_bytes || kind == in_struct ||
-           kind == in_iovec || kind == out_iovec || kind == in_msghdr || kind == mmsghdr_in ||
-           kind == argv;
+    switch (kind) {
+        case path:
+        case string:
+        case in_bytes:
+        case out_bytes:
+        case in_iovec:
+        case out_iovec:
+        case in_struct:
+        case out_struct:
+        case inout_struct:
+        case in_msghdr:
+        case out_msghdr:
+        case mmsghdr_in:
+        case mmsghdr_out:
+        case argv:
+        case address:
+        case futex:
+            return true;
+        default:
+            return false;
+    }
 }
-constexpr bool is_written(argument kind) {
-    using enum argument;
-    return kind == out_bytes || kind == out_struct || kind == inout_struct || kind == out_msghdr ||
-           kind == mmsghdr_out;
+constexpr bool opens_files(std::string_view name) {
+    return same(name, "open") || same(name, "openat") || same(name, "openat2");
 }
 
 consteval std::array<looked_at, table_size> find_arguments_to_look_at() {
     std::array<looked_at, table_size> found{};
     for (unsigned number : numbers) {
-        if (table[number].name == "ptrace") continue;  // a word to write may look like a pointer
-        for (unsigned i = 0; i < table[number].argument_count; ++i) {
-            const argument kind = table[number].arguments[i];
+        const entry& call = table[number];
+        if (call.name == "ptrace") continue;  // a word to write may look like a pointer
+        for (unsigned i = 0; i < call.argument_count; ++i) {
+            const argument kind = call.arguments[i];
             found[number].descriptors |= static_cast<std::uint8_t>(is_descriptor(kind) << i);
-            found[number].read |= static_cast<std::uint8_t>(is_read(kind) << i);
-            found[number].written |= static_cast<std::uint8_t>(is_written(kind) << i);
+            found[number].memory |= names_memory(kind);
+            if (kind == argument::path && opens_files(call.name))
+                found[number].opens = static_cast<std::uint8_t>(i + 1);
         }
     }
     return found;
@@ -84,14 +109,6 @@ consteval bool names_are_unique() {
     return true;
 }
 static_assert(names_are_unique());
-
-// string_view's == calls memcmp, which is libc.
-bool same(std::string_view a, std::string_view b) noexcept {
-    if (a.size() != b.size()) return false;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        if (a.data()[i] != b.data()[i]) return false;
-    return true;
-}
 
 }  // namespace
 

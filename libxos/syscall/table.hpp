@@ -77,12 +77,13 @@ inline constexpr unsigned table_size = 512;
 /// Never fails: a default entry for an unknown number (x32 numbers are unknown). Lives forever.
 const entry& lookup(unsigned number) noexcept;
 
-/// What has to be looked at before a call is forwarded: a bit for each argument.
+/// What has to be looked at before a call is forwarded.
 struct looked_at {
-    std::uint8_t descriptors = 0;
-    std::uint8_t read = 0, written = 0;  ///< pointers, by what the kernel does there
+    std::uint8_t descriptors = 0;  ///< a bit for each argument
+    bool memory = false;           ///< whether some argument names memory
+    std::uint8_t opens = 0;        ///< the argument, from 1, that names a file to open
 
-    constexpr bool any() const { return descriptors | read | written; }
+    constexpr bool any() const { return descriptors || memory; }
 };
 extern const std::array<looked_at, table_size> arguments_to_look_at;
 

@@ -73,7 +73,7 @@ bool made_visible(context& c, std::uint64_t address, std::uint64_t error_code) {
                       "guest-physical addresses are used up)",
                       address);
         case chunk_result::not_user_memory:
-            break;
+            return to_execute && the_cell.hooks.find_code(address);
     }
     return false;
 }
@@ -92,18 +92,6 @@ bool in_kernel_memory(std::uint64_t address) {
     const auto& arena = the_cell.arena;
     return the_cell.is_ring3() && address >= arena.begin().value &&
            address < arena.user_begin().value;
-}
-
-/// Has Linux refuse an access as the guest's tables do: its own allow everything there. Undone when
-/// the thread lands.
-void hide_page(context& c, std::uint64_t address, const cell::refusal& why) {
-    const long page = static_cast<long>(address & ~(page_size - 1));
-    if (why.mapped)
-        base::raw_syscall(__NR_mprotect, page, page_size, why.protection);
-    else
-        base::raw_syscall(__NR_munmap, page, page_size);
-    c.hidden_page = static_cast<std::uint64_t>(page);
-    c.hidden_is_mapped = why.mapped;
 }
 
 /// The signal that Linux raises for this exception, raised by Linux.
@@ -126,11 +114,16 @@ void raise(context& c, const trap_frame& f) {
     if (f.vector == arch::vector_overflow) r.rip -= 2;
     if (f.vector == arch::vector_page_fault) {
         c.pass_to_linux = true;
-        if (const auto why = the_cell.hooks.why_refused(f.fault_address); why.owned)
-            hide_page(c, f.fault_address, why);
+        // Linux's own tables allow everything there. Undone when the thread lands.
+        if (const auto why = the_cell.hooks.why_refused(f.fault_address); why.owned) {
+            c.concealed = the_cell.hooks.conceal(f.fault_address & ~(page_size - 1));
+            constexpr int not_mapped = 1;
+            // Another thread is at this page, so Linux cannot be asked.
+            if (!c.concealed.page) return force(c, r, cell::sig_segv, not_mapped, f.fault_address);
+        }
     }
     step_in_host(c, r);
-    show_hidden_page(c);
+    reveal_page(c);
 }
 
 }  // namespace

@@ -226,16 +226,10 @@ bool set_extended_state(context& c, const void* fpu_state) {
     return c.cpu.write_xsave(c.fpu);
 }
 
-void show_hidden_page(context& c) {
-    if (!c.hidden_page) return;
-    constexpr long read_write = 3, private_anonymous_fixed_unreserved = 0x2 | 0x20 | 0x10 | 0x4000;
-    const long page = static_cast<long>(c.hidden_page);
-    if (c.hidden_is_mapped)
-        raw_syscall(__NR_mprotect, page, page_size, read_write);
-    else
-        raw_syscall(__NR_mmap, page, page_size, read_write, private_anonymous_fixed_unreserved, -1,
-                    0);
-    c.hidden_page = 0;
+void reveal_page(context& c) {
+    if (!c.concealed.page) return;
+    the_cell.hooks.reveal(c.concealed);
+    c.concealed = {};
 }
 
 void step_in_host(context& c, const arch::general_registers& r) {
@@ -319,7 +313,7 @@ extern "C" {
     c->stepping = false;
     const bool moved = c->private_alternate;
     trap::alternate_off(*c);
-    trap::show_hidden_page(*c);
+    trap::reveal_page(*c);
     if (c->native) cell::the_cell.hooks.landed_natively(*c, signal, info, *u);
     if (stepped && signal == cell::sig_trap && info->code == trap_trace) {
         // It succeeded: a stack grew, or a page came back meanwhile.

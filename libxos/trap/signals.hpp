@@ -24,8 +24,8 @@ void on_leaving(cell::context& c);
 void step_in_host(cell::context& c, const arch::general_registers& r);
 /// The same for the call that the application is about to make, which sends itself `signal`.
 void call_in_host(cell::context& c, const arch::general_registers& r, int signal);
-/// Linux forgets what it was told about a page of ours for the step.
-void show_hidden_page(cell::context& c);
+/// Linux allows again what it was told to refuse for the step.
+void reveal_page(cell::context& c);
 
 /// rt_sigreturn of the application; its extended state is at `fpu_state`, or null. False: Linux
 /// would not load that.

@@ -5,8 +5,8 @@
 // what may be done there. The rest goes to Linux; where that lands in the arena (a file mapped over
 // a part of a reservation, say), the pages concerned are Linux's until they are unmapped.
 //
-// Linux sees the arena as one readable and writable mapping. So a system call that is handed memory
-// which the guest may not touch succeeds, where it would natively answer EFAULT.
+// Linux sees the arena as one readable and writable mapping. Where that would make a difference to a
+// system call, it is told (vm/linux_memory.hpp, syscall/arguments.hpp).
 #pragma once
 
 #include "libxos/cell/cell.hpp"
@@ -22,11 +22,6 @@ void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t 
 
 /// Whether an address is ours to refuse, and how.
 cell::refusal why_refused(std::uint64_t address);
-
-/// Host mode: gives a part of the arena fresh memory, whatever lies there.
-void restore_memory(gva begin, std::uint64_t length);
-/// Host side: makes one mapping of Linux's of a part of the arena.
-void join_mappings(gva begin, std::uint64_t length);
 
 /// Host mode: has Linux allow what the guest's tables allow in the arena, and no more, before the
 /// process goes on without them.
@@ -44,10 +39,6 @@ long xos_brk(std::uint64_t wanted);
 long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wanted,
                 std::uint64_t flags, std::uint64_t target);
 long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advice);
-long xos_mlock(std::uint64_t address, std::uint64_t length);
-long xos_mlock2(std::uint64_t address, std::uint64_t length, std::uint64_t flags);
-long xos_mbind(std::uint64_t address, std::uint64_t length, std::uint64_t mode, std::uint64_t nodes,
-               std::uint64_t most, std::uint64_t flags);
 // Their entries, which leave a declined call to Linux (entry_guest.S).
 long xos_local_mmap(long, long, long, long, long, long);
 long xos_local_mprotect(long, long, long, long, long, long);
@@ -55,7 +46,4 @@ long xos_local_munmap(long, long, long, long, long, long);
 long xos_local_brk(long, long, long, long, long, long);
 long xos_local_mremap(long, long, long, long, long, long);
 long xos_local_madvise(long, long, long, long, long, long);
-long xos_local_mlock(long, long, long, long, long, long);
-long xos_local_mlock2(long, long, long, long, long, long);
-long xos_local_mbind(long, long, long, long, long, long);
 }

@@ -18,8 +18,13 @@ inline memory::edit_lock& lock() {
     return cell::the_cell.space().lock();
 }
 
-/// How many pages of the arena Linux manages: usually none, and then nobody needs to look.
-extern std::uint64_t linux_pages;
+struct process_memory {
+    /// How many pages of the arena Linux manages: usually none, and then nobody needs to look.
+    std::uint64_t linux_pages = 0;
+    /// A kernel that was lent pages may still use them (vm/linux_memory.hpp).
+    bool lends_pages = false;
+};
+extern process_memory the_process_memory;
 
 constexpr std::uint64_t round_up(std::uint64_t bytes) {
     return (bytes + page_size - 1) & ~(page_size - 1);
@@ -60,28 +65,25 @@ void for_each_run(gva begin, std::uint64_t length, Which&& which, F&& f) {
 }
 
 /// Made by this thread, in host mode. Not a forwarded call: a signal does not take it back.
-long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2 = 0,
-               std::uint64_t a3 = 0, std::uint64_t a4 = 0, std::uint64_t a5 = 0);
-void restore_from_guest(gva begin, std::uint64_t length);
+long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2 = 0);
 
-/// After Linux has mapped something of its own there.
-void leave_to_linux(gva begin, std::uint64_t length, stale_translations& stale);
 /// Zeroed pages that are the application's already, or just were taken, with this access.
 void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale);
 bool all_mapped(gva begin, std::uint64_t length);
 bool has_linux_pages(gva begin, std::uint64_t length);
 
-// Taking the lock themselves.
+/// Whether Linux has to carry out what takes these pages, or their contents, away.
+inline bool is_for_linux(gva begin, std::uint64_t length) {
+    return the_process_memory.lends_pages || has_linux_pages(begin, length);
+}
 
-/// A call by which Linux notes something about the mapping. That must not outlive it, so that the
-/// mapping becomes Linux's.
-long hand_to_linux(gva begin, std::uint64_t length, long number, std::uint64_t a2,
-                   std::uint64_t a3 = 0, std::uint64_t a4 = 0, std::uint64_t a5 = 0);
+// Taking the lock themselves; `declined` where Linux has to do it.
+
 /// munmap(2) of a part of the arena.
 long unmap(gva begin, std::uint64_t length);
-/// MAP_FIXED over a part of the arena.
+/// Anonymous memory by MAP_FIXED over a part of the arena.
 long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
-               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset, bool anonymous);
+               std::uint64_t flags);
 /// DONTNEED: the pages stay, their contents go.
 long discard(gva begin, std::uint64_t length);
 

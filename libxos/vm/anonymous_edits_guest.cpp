@@ -7,9 +7,7 @@
 
 namespace xos::vm::anonymous {
 
-using base::is_error;
-
-std::uint64_t linux_pages = 0;
+process_memory the_process_memory;
 
 /// A page that may be written or executed may be read, as on all x86 without protection keys.
 access grant(std::uint64_t protection) {
@@ -31,35 +29,16 @@ arch::entry entry_at(gva page) {
     return arch::load(v.is_replaced(i) ? *v.coarse[i] : *v.slot_of(page));
 }
 
-long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2, std::uint64_t a3,
-               std::uint64_t a4, std::uint64_t a5) {
+long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2) {
     long result = 0;
     arch::in_host_from_kernel([&] {
         const auto of = [](std::uint64_t a) { return static_cast<long>(a); };
-        result = base::raw_syscall(number, of(a0), of(a1), of(a2), of(a3), of(a4), of(a5));
+        result = base::raw_syscall(number, of(a0), of(a1), of(a2));
     });
     return result;
 }
 
-void restore_from_guest(gva begin, std::uint64_t length) {
-    arch::in_host_from_kernel([=] { restore_memory(begin, length); });
-}
-
 namespace {
-
-/// Takes back from Linux what it manages in the range: fresh memory, no longer mapped.
-void reclaim_from_linux(gva begin, std::uint64_t length, stale_translations& stale) {
-    if (!linux_pages) return;
-    for_each_run(
-        begin, length, [](gva p) { return is_linux(entry_at(p)); },
-        [&](gva from, std::uint64_t bytes, bool theirs) {
-            if (!theirs) return;
-            unmap_range(memory_arena().own_view(), from, bytes, false, stale);
-            restore_from_guest(from, bytes);
-            memory_arena().pages().set_clean(memory_arena().page_of(from), bytes / page_size, true);
-            linux_pages -= bytes / page_size;
-        });
-}
 
 void zero_if_dirty(gva begin, std::uint64_t length) {
     const arena& a = memory_arena();
@@ -71,25 +50,6 @@ void zero_if_dirty(gva begin, std::uint64_t length) {
 }
 
 }  // namespace
-
-void leave_to_linux(gva begin, std::uint64_t length, stale_translations& stale) {
-    arena& a = memory_arena();
-    for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
-    for_each_run(
-        begin, length, [](gva p) { return is_linux(entry_at(p)); },
-        [&](gva from, std::uint64_t bytes, bool theirs) {
-            if (theirs) return;
-            const view& v = a.own_view();
-            map_range(v, from, bytes, a.frame_of(from), access::read_write_execute,
-                      arch::level::page_4k, stale);
-            for (std::uint64_t offset = 0; offset < bytes; offset += page_size) {
-                arch::entry& slot = *v.slot_of(from + offset);
-                arch::store(slot, arch::entry(arch::load(slot).bits |
-                                              static_cast<std::uint64_t>(linux_managed)));
-            }
-            linux_pages += bytes / page_size;
-        });
-}
 
 void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale) {
     arena& a = memory_arena();
@@ -112,47 +72,25 @@ bool all_mapped(gva begin, std::uint64_t length) {
 }
 
 bool has_linux_pages(gva begin, std::uint64_t length) {
-    if (!linux_pages) return false;
+    if (!the_process_memory.linux_pages) return false;
     for (gva p = begin; p < begin + length; p = p + page_size) {
         if (is_linux(entry_at(p))) return true;
     }
     return false;
 }
 
-long hand_to_linux(gva begin, std::uint64_t length, long number, std::uint64_t a2, std::uint64_t a3,
-                   std::uint64_t a4, std::uint64_t a5) {
-    memory::guest_edit editing(lock());
-    if (!all_mapped(begin, length)) return error_nomem;
-    if (!has_linux_pages(begin, length))
-        arch::in_host_from_kernel([=] { join_mappings(begin, length); });
-    for_each_run(
-        begin, length,
-        [](gva p) {
-            const arch::entry e = entry_at(p);
-            return is_linux(e) ? access::read_write : access_of(e);
-        },
-        [](gva from, std::uint64_t bytes, access allowed) {
-            if (allowed != access::read_write)
-                ask_linux(__NR_mprotect, from.value, bytes,
-                          static_cast<std::uint64_t>(protection_for(allowed)));
-        });
-    const long r = ask_linux(number, begin.value, length, a2, a3, a4, a5);
-    stale_translations stale;
-    leave_to_linux(begin, length, stale);
-    stale.flush();
-    return r;
-}
-
 long unmap(gva begin, std::uint64_t length) {
     arena& a = memory_arena();
-    if (!linux_pages && length <= extent_caches::most * page_size && a.free_to_cache(begin, length))
+    const process_memory& known = the_process_memory;
+    if (!known.linux_pages && !known.lends_pages && length <= extent_caches::most * page_size &&
+        a.free_to_cache(begin, length))
         return 0;
     bool trim;
     {
         memory::guest_edit editing(lock());
+        if (!a.exists() || is_for_linux(begin, length)) return declined;
         stale_translations stale;
         a.settle(begin, length);
-        reclaim_from_linux(begin, length, stale);
         if (!a.give_back(begin, length, false)) {
             // Not all of it is mapped.
             for (gva p = begin; p < begin + length; p = p + page_size)
@@ -167,28 +105,19 @@ long unmap(gva begin, std::uint64_t length) {
 }
 
 long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
-               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset, bool anonymous) {
+               std::uint64_t flags) {
     arena& a = memory_arena();
     const gva begin{address};
-    const std::uint64_t pages = length / page_size;
     if (begin - a.begin() + length > a.grown() && !a.grow_to_in_guest(begin - a.begin() + length))
         return error_nomem;
     memory::guest_edit editing(lock());
+    if (!a.exists() || is_for_linux(begin, length)) return declined;
     a.settle(begin, length);
-    stale_translations stale;
     if (flags & MAP_FIXED_NOREPLACE & ~std::uint64_t{MAP_FIXED}) {
-        if (!a.pages().take(a.page_of(begin), pages)) return error_exist;
+        if (!a.pages().take(a.page_of(begin), length / page_size)) return error_exist;
     }
-    if (!anonymous) {
-        const long result =
-            ask_linux(__NR_mmap, address, length, protection,
-                      (flags & ~std::uint64_t{MAP_FIXED_NOREPLACE}) | MAP_FIXED, fd, offset);
-        if (!is_error(result)) leave_to_linux(begin, length, stale);
-        stale.flush();
-        return result;
-    }
-    reclaim_from_linux(begin, length, stale);
     for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
+    stale_translations stale;
     map_zeroed(begin, length, grant(protection), stale);
     stale.flush();
     return static_cast<long>(address);
@@ -197,7 +126,8 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
 long discard(gva begin, std::uint64_t length) {
     constexpr std::uint64_t few = 16 * page_size;
     memory::guest_edit editing(lock());
-    bool all_writable = length <= few && !linux_pages, hole = false;
+    if (!memory_arena().exists() || is_for_linux(begin, length)) return declined;
+    bool all_writable = length <= few, hole = false;
     for (gva p = begin; p < begin + length; p = p + page_size) {
         const arch::entry e = entry_at(p);
         if (!is_mapped(e)) hole = true;

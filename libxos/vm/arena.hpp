@@ -112,6 +112,11 @@ class arena {
     /// Zeroes one free block of at most `most` bytes; how many bytes it had.
     std::uint64_t zero_some_in_host(std::uint64_t most);
     bool wants_trim() const { return dirty_free_bytes() > options_.keep_dirty; }
+    /// Under the lock: whether a thread is about to put an extent into a cache; what is there is
+    /// taken out.
+    bool has_claims();
+    /// Under the lock: Linux manages this memory from now on, and nobody gets any of it.
+    void retire() { length_ = planned_ = 0; }
 
     const arena_options& options() const { return options_; }
     bool in_use() const { return in_use_; }

@@ -28,7 +28,7 @@ void discard_from_guest(gva begin, std::uint64_t bytes) {
 
 gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clean) {
     const std::uint64_t pages = bytes / page_size;
-    if (pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
+    if (!exists() || pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
     const unsigned order = pages == 1 ? 0 : 64 - static_cast<unsigned>(__builtin_clzl(pages - 1));
     auto page = pages_.allocate(order, first, clean);
     if (!page && empty_caches()) page = pages_.allocate(order, first, clean);
@@ -59,6 +59,11 @@ bool arena::empty_caches() {
         some = true;
     });
     return some;
+}
+
+bool arena::has_claims() {
+    empty_caches();
+    return caches_.is_claimed(0, grown_ / page_size);
 }
 
 void arena::settle(gva at, std::uint64_t bytes) {
@@ -139,6 +144,10 @@ bool arena::free_to_cache(gva at, std::uint64_t bytes) {
     // A part of a large leaf: that is for the lock.
     if (mapped && view_->is_replaced(view_->piece_of(at))) return false;
     if (!caches_.claim(first, pages)) return false;
+    if (!exists()) [[unlikely]] {  // retired meanwhile
+        caches_.release(first, pages);
+        return false;
+    }
     if (mapped) {
         stale_translations stale;
         unmap_range(*view_, at, bytes, false, stale);

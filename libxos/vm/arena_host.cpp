@@ -49,6 +49,7 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
 }  // namespace
 
 void advise(gva begin, std::uint64_t length, residency pager) {
+    if (pager == residency::system) return;
     raw_syscall(
         __NR_madvise, static_cast<long>(begin.value), static_cast<long>(length),
         pager == residency::demand || pager == residency::window ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
@@ -69,8 +70,6 @@ outcome arena::reserve(const arena_options& options) {
         !failed.ok()) {
         return failed;
     }
-    if (auto failed = map_memory(begin, length, {.pager = options.pager}); !failed.ok())
-        return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
 
     // The allocator's own memory is touched under the lock, so it is mapped from the start.
@@ -83,6 +82,7 @@ outcome arena::reserve(const arena_options& options) {
                 MADV_NOHUGEPAGE);
     if (auto failed = space.exclude(metadata, (metadata + own).align_up(unit)); !failed.ok())
         return failed;
+    space.note_own(metadata, own);
     memory::region made;
     if (auto failed = space.add_frames(hva{metadata.value}, own, made); !failed.ok()) return failed;
 
@@ -167,6 +167,12 @@ outcome arena::add_chunk(std::uint64_t bytes) {
     if (auto failed = space.add_slot(hva{at.value}, frame_of(at), bytes); !failed.ok())
         return failed;
     if (auto failed = extend_view(*view_, bytes); !failed.ok()) return failed;
+    // Until then it is only reserved, so that core files and limits do not count it.
+    if (const long r = raw_syscall(__NR_mprotect, static_cast<long>(at.value),
+                                   static_cast<long>(bytes), PROT_READ | PROT_WRITE);
+        r < 0)
+        return {step::reserve_memory, static_cast<int>(-r)};
+    advise(at, bytes, options_.pager);
     if (options_.free_memory == visibility::always) {
         stale_translations none;  // nothing was mapped
         map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_2m, none);

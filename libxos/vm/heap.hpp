@@ -9,6 +9,8 @@
 // Linux's break becomes the program's for good, and every later brk is Linux's.
 #pragma once
 
+#include <xos/cell.hpp>
+
 #include "libxos/cell/cell.hpp"
 
 namespace xos::vm {
@@ -44,6 +46,10 @@ void settle_break();
 
 /// Kernel side, without the lock.
 void leave_break_to_linux(std::uint64_t address, std::uint64_t length);
+/// Host mode, without the lock: the same.
+void leave_break_to_linux_from_host(std::uint64_t address, std::uint64_t length);
+/// Host mode, without the lock: wherever the heap is, and will be.
+void leave_all_break_to_linux();
 /// Before Linux does something to these addresses.
 inline void make_way(std::uint64_t address, std::uint64_t length) {
     if (the_break.contains(address, length)) [[unlikely]]

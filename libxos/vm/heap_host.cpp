@@ -109,6 +109,19 @@ void settle_break() {
     heap().known = false;
 }
 
+void leave_all_break_to_linux() {
+    {
+        memory::host_edit editing(lock());
+        if (heap().is_linux) return;
+        heap().is_linux = true;
+    }
+    settle_break();
+}
+
+void leave_break_to_linux_from_host(std::uint64_t address, std::uint64_t length) {
+    if (heap().contains(address, length)) leave_all_break_to_linux();
+}
+
 void serve_break(residency pager, std::uint64_t window) {
     heap().pager = pager;
     heap().window = window;

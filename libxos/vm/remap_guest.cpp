@@ -14,46 +14,15 @@ namespace {
 using base::is_error;
 using memory::buddy;
 
-/// How the mapping looks that a remap is about: all of it mapped, one access throughout.
-enum class uniform { no, yes, linux_has_some };
-uniform look(gva begin, std::uint64_t length, access& allowed) {
-    if (has_linux_pages(begin, length)) return uniform::linux_has_some;
+/// Whether all of it is mapped, with one access throughout.
+bool is_uniform(gva begin, std::uint64_t length, access& allowed) {
     const arch::entry first = entry_at(begin);
     allowed = access_of(first);
     for (gva p = begin; p < begin + length; p = p + page_size) {
         const arch::entry e = entry_at(p);
-        if (!is_mapped(e) || access_of(e) != allowed) return uniform::no;
+        if (!is_mapped(e) || access_of(e) != allowed) return false;
     }
-    return uniform::yes;
-}
-
-/// Where Linux manages some of the pages, Linux moves them; what they leave behind gets fresh
-/// memory.
-long move_by_linux(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
-                   std::uint64_t target) {
-    arena& a = memory_arena();
-    memory::guest_edit editing(lock());
-    const long result =
-        ask_linux(__NR_mremap, begin.value, length, wanted, flags | MREMAP_MAYMOVE, target);
-    if (is_error(result)) return result;
-    const gva there{static_cast<std::uint64_t>(result)};
-    stale_translations stale;
-    if (place_of(there.value, wanted) == place::inside) leave_to_linux(there, wanted, stale);
-    for (gva p = begin; p < begin + length; p = p + page_size) {
-        if (is_linux(entry_at(p))) linux_pages--;
-    }
-    unmap_range(a.own_view(), begin, length, false, stale);
-    stale.flush();
-    restore_from_guest(begin, length);
-    a.pages().set_clean(a.page_of(begin), length / page_size, true);
-    if (flags & MREMAP_DONTUNMAP) {
-        stale_translations again;
-        map_zeroed(begin, length, access::read_write, again);
-        again.flush();
-    } else {
-        a.pages().free(a.page_of(begin), length / page_size, true);
-    }
-    return result;
+    return true;
 }
 
 bool grow_in_place(gva begin, std::uint64_t length, std::uint64_t wanted, access allowed) {
@@ -98,8 +67,8 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
     const bool fixed = flags & MREMAP_FIXED;
     gva moved;
     if (fixed && place_of(target, wanted) == place::inside) {
-        const long r = map_fixed(target, wanted, PROT_READ | PROT_WRITE, MAP_FIXED, 0, 0, true);
-        if (is_error(r)) return r;
+        const long r = map_fixed(target, wanted, PROT_READ | PROT_WRITE, MAP_FIXED);
+        if (r == declined || is_error(r)) return r;
         moved = gva{target};
     } else if (!fixed && wanted <= huge_page_size) {
         moved = a.allocate_in_guest(wanted, contents::zeroed, buddy::preference::dirty);
@@ -157,26 +126,17 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
     if ((flags & MREMAP_FIXED) &&
         (target % page_size != 0 || (target < address + bytes && address < target + more)))
         return error_inval;
-    arena& a = memory_arena();
+    if (from == place::elsewhere) return declined;
     const gva begin{address};
-    if (from == place::elsewhere) {
-        if (gva{target} - a.begin() + more > a.grown()) return error_nomem;
-        memory::guest_edit editing(lock());
-        const long r = ask_linux(__NR_mremap, address, bytes, more, flags, target);
-        stale_translations stale;
-        if (!is_error(r)) leave_to_linux(gva{target}, more, stale);
-        stale.flush();
-        return r;
-    }
-    vm::access allowed = access_of(entry_at(begin));
+    vm::access allowed;
     const bool elsewhere = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
-    uniform found;
     {
         memory::guest_edit editing(lock());
-        found = look(begin, bytes, allowed);
-        if (found == uniform::no) return error_fault;
+        if (!memory_arena().exists() || is_for_linux(begin, bytes)) return declined;
+        if (onto_arena && has_linux_pages(gva{target}, more)) return declined;
+        if (!is_uniform(begin, bytes, allowed)) return error_fault;
         if (more == bytes && !elsewhere) return static_cast<long>(address);
-        if (found == uniform::yes && !elsewhere && more > bytes) {
+        if (!elsewhere && more > bytes) {
             if (grow_in_place(begin, bytes, more, allowed)) return static_cast<long>(address);
             if (!(flags & MREMAP_MAYMOVE)) return error_nomem;
         }
@@ -185,8 +145,6 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
         unmap(begin + more, bytes - more);
         return static_cast<long>(address);
     }
-    return found == uniform::linux_has_some
-               ? move_by_linux(begin, bytes, more, flags, target)
-               : move_by_copy(begin, bytes, more, flags, target, allowed);
+    return move_by_copy(begin, bytes, more, flags, target, allowed);
 }
 }

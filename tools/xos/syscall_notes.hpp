@@ -20,9 +20,20 @@ inline std::string_view note_on(std::string_view name) {
         {"madvise",
          "inside for memory that was mapped inside; advice that only Linux can follow "
          "goes to Linux"},
-        {"mlock", "memory that was mapped inside becomes Linux's"},
+        {"mlock", "memory that was mapped inside becomes Linux's ([memory.md](memory.md))"},
         {"mlock2", "as mlock"},
         {"mbind", "as mlock"},
+        {"mseal", "as mlock"},
+        {"set_mempolicy_home_node", "as mlock"},
+        {"vmsplice", "as mlock: the pages are lent"},
+        {"process_madvise", "as mlock"},
+        {"io_uring_setup", "from then on memory that is given back loses its frames"},
+        {"io_uring_enter", "as io_uring_setup"},
+        {"io_uring_register", "as io_uring_setup; registered buffers become Linux's"},
+        {"io_setup", "as io_uring_setup"},
+        {"setsockopt", "SO_ZEROCOPY: as io_uring_setup"},
+        {"ioctl", "as io_uring_setup, unless it is known to keep no memory"},
+        {"userfaultfd", "all memory becomes Linux's"},
         {"mlockall",
          "with MCL_ONFAULT, or what libxos keeps in reserve would become resident: a page is "
          "locked "

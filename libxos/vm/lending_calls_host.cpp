@@ -1,0 +1,132 @@
+// System calls by which Linux comes to hold pages of the process: it goes on using them when the
+// program has unmapped them, or is told something by a descriptor instead of an address.
+//
+// What is lent by an address becomes Linux's (linux_memory.hpp). Where it cannot be known which
+// pages a call lends, everything that the program gives back from then on loses its frames first.
+#include <linux/mman.h>
+#include <linux/userfaultfd.h>
+
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/cell/kernel_abi.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/vm/heap.hpp"
+#include "libxos/vm/linux_memory.hpp"
+
+namespace xos::syscall {
+
+using namespace vm;
+using cell::context;
+using cell::io_vector;
+
+namespace {
+
+/// The `type` of requests of ioctl(2) that keep no memory of their caller's (Linux,
+/// Documentation/userspace-api/ioctl/ioctl-number.rst).
+constexpr unsigned char harmless_requests[] = {
+    'T',                   // terminals
+    0x89,                  // sockets
+    0x12,                  // block devices
+    'f',  'v', 'X', 0x94,  // file systems
+    'E',                   // input devices
+    '$',                   // perf_event_open(2)
+    '!',                   // seccomp's listener
+    0xb7,                  // namespaces and pidfds
+};
+
+bool keeps_memory(std::uint64_t request) {
+    const auto type = static_cast<unsigned char>(request >> 8);
+    for (unsigned char harmless : harmless_requests) {
+        if (type == harmless) return false;
+    }
+    return true;
+}
+
+/// All that an array of buffers names.
+void entrust_buffers(std::uint64_t array, std::uint64_t count) {
+    constexpr std::uint64_t most = 1024;  // UIO_MAXIOV
+    for (std::uint64_t i = 0; i < count && i < most; i++) {
+        io_vector buffer;
+        if (!copy_in(&buffer, array + i * sizeof buffer, sizeof buffer)) return;
+        const std::uint64_t begin = buffer.base & ~(page_size - 1);
+        entrust(gva{begin}, buffer.base + buffer.length - begin);
+        leave_break_to_linux_from_host(buffer.base, buffer.length);
+    }
+}
+
+}  // namespace
+
+long vmsplice(context& c, const std::uint64_t* a) {
+    entrust_buffers(a[1], a[2]);
+    return forward(c, __NR_vmsplice, a);
+}
+
+/// Its buffers may be the kernel's until their completion, and are found in memory that both share.
+long io_uring_setup(context& c, const std::uint64_t* a) {
+    expect_lent_pages();
+    return forward(c, __NR_io_uring_setup, a);
+}
+
+/// The ring may be another process's work.
+long io_uring_enter(context& c, const std::uint64_t* a) {
+    expect_lent_pages();
+    return forward(c, __NR_io_uring_enter, a);
+}
+
+long io_uring_register(context& c, const std::uint64_t* a) {
+    constexpr std::uint32_t buffers = 0, buffers_with_tags = 15, update_of_buffers = 16;
+    expect_lent_pages();
+    const auto what = static_cast<std::uint32_t>(a[1]);
+    if (what == buffers) entrust_buffers(a[2], a[3]);
+    if (what == buffers_with_tags || what == update_of_buffers) {
+        struct {  // io_uring_rsrc_register and io_uring_rsrc_update2, alike as far as that matters
+            std::uint32_t count_or_offset, flags;
+            std::uint64_t first, data, tags_or_count;
+        } wanted;
+        if (copy_in(&wanted, a[2], sizeof wanted)) {
+            const bool update = what == update_of_buffers;
+            const std::uint64_t at = update ? wanted.first : wanted.data;
+            entrust_buffers(at, update ? static_cast<std::uint32_t>(wanted.tags_or_count)
+                                       : wanted.count_or_offset);
+        }
+    }
+    return forward(c, __NR_io_uring_register, a);
+}
+
+long io_setup(context& c, const std::uint64_t* a) {
+    expect_lent_pages();
+    return forward(c, __NR_io_setup, a);
+}
+
+/// SO_ZEROCOPY: without it MSG_ZEROCOPY lends nothing.
+long setsockopt(context& c, const std::uint64_t* a) {
+    constexpr std::uint32_t socket_level = 1, zero_copy = 60;
+    if (static_cast<std::uint32_t>(a[1]) == socket_level &&
+        static_cast<std::uint32_t>(a[2]) == zero_copy)
+        expect_lent_pages();
+    return forward(c, __NR_setsockopt, a);
+}
+
+/// Faults of other memory than libxos thinks, events that wait for whoever reads them: what is
+/// watched by a userfaultfd has to be Linux's altogether.
+long userfaultfd(context& c, const std::uint64_t* a) {
+    retire_arena(zero_pages::go);
+    return forward(c, __NR_userfaultfd, a);
+}
+
+long ioctl(context& c, const std::uint64_t* a) {
+    constexpr unsigned char of_userfaultfd = UFFDIO;
+    const auto type = static_cast<unsigned char>(a[1] >> 8);
+    if (type == of_userfaultfd)  // made by /dev/userfaultfd, or handed over by another process
+        retire_arena(zero_pages::go);
+    else if (keeps_memory(a[1]))
+        expect_lent_pages();
+    return forward(c, __NR_ioctl, a);
+}
+
+/// Of this process, it may be; and then as madvise.
+long process_madvise(context& c, const std::uint64_t* a) {
+    entrust_buffers(a[1], a[2]);
+    return forward(c, __NR_process_madvise, a);
+}
+
+}  // namespace xos::syscall
