@@ -2,16 +2,28 @@
 BUILD := build
 JOBS ?= $(shell nproc)
 
-.PHONY: all build run test programs short-programs bench soak soak-engines asan tidy kmod setup-build setup-run setup-test setup-programs setup-kmod clean format
+.PHONY: all build build-tests run test programs short-programs bench soak soak-engines asan tidy kmod \
+  setup-build setup-run setup-test setup-programs setup-kmod setup-tidy clean format
+# Packages are installed one set after another, and before CMake looks for them.
+.NOTPARALLEL:
 
 all: build
 
-setup-build setup-run setup-test setup-programs setup-kmod: setup-%:
+setup-build setup-run setup-test setup-programs setup-kmod setup-tidy: setup-%:
 	@tools/setup.sh $*
 
+# CMake looks anew each time, so it finds what has been installed in the meantime. Tests need more packages: they are
+# built from the first time on that something asks for them.
+configure = cmake --preset release $(1) >/dev/null
+compile = cmake --build --preset release -j $(JOBS)
+
 build: setup-build
-	@test -f $(BUILD)/build.ninja || cmake --preset release
-	@cmake --build --preset release -j $(JOBS)
+	@$(call configure,$$(test -e $(BUILD)/CMakeCache.txt || echo -DXOS_BUILD_TESTS=OFF))
+	@$(compile)
+
+build-tests: setup-build setup-test
+	@$(call configure,-DXOS_BUILD_TESTS=ON)
+	@$(compile)
 
 ## The key-value server, on Linux and in a cell, with redis-benchmark as its client.
 run: build setup-run
@@ -19,19 +31,19 @@ run: build setup-run
 	@examples/kvd/compare.py --kvd $(BUILD)/bin/kvd
 
 ## Every test, on this machine's /dev/kvm and on emulated SVM and VMX hardware.
-test: build setup-test asan
+test: build-tests asan
 	@tests/run.sh --but-programs $(BUILD)
 
 ## Real servers, interpreters and tool chains, natively and in a cell.
-programs: build setup-test setup-programs
+programs: build-tests setup-programs
 	@tests/run.sh --programs $(BUILD)
 
 ## Those of them that take a minute, all but CPython's own tests and the emulated machines.
-short-programs: build setup-test setup-programs
+short-programs: build-tests setup-programs
 	@tests/run.sh --short-programs $(BUILD)
 
 asan: setup-build
-	@test -f build-asan/build.ninja || cmake --preset asan
+	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan -j $(JOBS)
 
 ## The optional kernel module, for the running kernel or the one whose headers are installed.
@@ -42,19 +54,19 @@ bench: build
 	@$(BUILD)/bin/xos bench
 
 ## The same tests again and again: for finding what happens rarely.
-soak: build setup-test setup-programs
+soak: build-tests setup-programs
 	@tests/run.sh --repeat $(or $(TIMES),20) $(BUILD)
 
 ## Hundreds of threads on one address space, on every engine.
-soak-engines: build setup-test
+soak-engines: build-tests
 	@tests/soak_engines.sh $(BUILD) $(SECONDS_EACH)
 
 clean:
 	rm -rf build build-debug build-asan
 
 ## clang-tidy over the sources.
-tidy: build
+tidy: build setup-tidy
 	@tools/tidy.sh $(BUILD)
 
-format:
+format: setup-tidy
 	@git ls-files '*.cpp' '*.hpp' | xargs clang-format -i

@@ -1,5 +1,5 @@
 #!/bin/bash
-# tools/setup.sh [build|run|test|programs|kmod]...   Installs the Debian packages that are missing; build, run and test
+# tools/setup.sh [build|run|test|programs|kmod|tidy]...   Installs the Debian packages that are missing; build, run and test
 # when none is named.
 #
 #   build  compiler, build tools and the libraries that libxos and its benchmarks are made of
@@ -8,19 +8,21 @@
 #          is built with (kernels and their headers are fetched by tests/engines/kernel.sh, never installed)
 #   programs  the real servers, interpreters and tool chains that `make programs` runs in cells
 #   kmod   headers to build the kernel module against
+#   tidy   clang's tools, for `make tidy` and `make format`
 set -euo pipefail
 
-build=(g++ cmake ninja-build pkg-config
+build=(g++ cmake ninja-build pkg-config python3
        libboost-context-dev libboost-dev libjemalloc-dev libmimalloc-dev libcli11-dev libfmt-dev
        nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
 run=(redis-tools)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
-test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools
+test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools procps
       qemu-system-x86 busybox-static cpio kmod
       bochsbios binutils make patch sparse libelf1 xz-utils zstd)
 programs=(libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
           redis-server memcached nginx-light wrk postgresql-15)
 kmod=(linux-headers-amd64 make kmod)
+tidy=(clang-tidy clang-format git)
 
 wanted=()
 (( $# )) || set -- build run test
@@ -31,7 +33,8 @@ for group; do
         test)  wanted+=("${test[@]}") ;;
         programs) wanted+=("${programs[@]}") ;;
         kmod)  wanted+=("${kmod[@]}") ;;
-        *) echo "setup: no group '$group'; the groups are build, run, test, programs and kmod" >&2; exit 2 ;;
+        tidy)  wanted+=("${tidy[@]}") ;;
+        *) echo "setup: no group '$group'; the groups are build, run, test, programs, kmod and tidy" >&2; exit 2 ;;
     esac
 done
 
