@@ -2,14 +2,14 @@
 BUILD := build
 JOBS ?= $(shell nproc)
 
-.PHONY: all build build-tests run test programs short-programs bench soak soak-engines asan tidy kmod \
-  setup-build setup-run setup-test setup-programs setup-kmod setup-tidy clean format
+.PHONY: all build build-tests run test test-fresh programs short-programs bench soak soak-engines asan tidy kmod \
+  setup-build setup-run setup-test setup-programs setup-kmod setup-tidy setup-fresh clean format
 # Packages are installed one set after another, and before CMake looks for them.
 .NOTPARALLEL:
 
 all: build
 
-setup-build setup-run setup-test setup-programs setup-kmod setup-tidy: setup-%:
+setup-build setup-run setup-test setup-programs setup-kmod setup-tidy setup-fresh: setup-%:
 	@tools/setup.sh $*
 
 # CMake looks anew each time, so it finds what has been installed in the meantime. Tests need more packages: they are
@@ -30,9 +30,13 @@ run: build setup-run
 	@$(BUILD)/bin/xos doctor || true
 	@examples/kvd/compare.py --kvd $(BUILD)/bin/kvd
 
-## Every test, on this machine's /dev/kvm and on emulated SVM and VMX hardware.
+## Every test, on this machine's /dev/kvm and on emulated SVM and VMX hardware; or those whose name matches TESTS.
 test: build-tests asan
-	@tests/run.sh --but-programs $(BUILD)
+	@tests/run.sh $(if $(TESTS),--only "$$TESTS",--but-programs) $(BUILD)
+
+## `make run` and some of `make test` on a minimal Debian 12 that has nothing yet; HOW=--full for all of it.
+test-fresh: setup-fresh
+	@tests/fresh.sh $(HOW)
 
 ## Real servers, interpreters and tool chains, natively and in a cell.
 programs: build-tests setup-programs

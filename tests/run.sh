@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# run.sh [--repeat N] [--but-programs | --programs | --short-programs] BUILD-DIRECTORY: every test, once or N times;
-# or all but the real servers, interpreters and tool chains, or those alone, or those of them that take a minute. A
-# test that cannot run here says why and counts as skipped; with CI=true a skip that is not in tests/announced-skips
-# fails the run.
+# run.sh [--repeat N] [--but-programs | --programs | --short-programs | --only REGEX] BUILD-DIRECTORY: every test, once
+# or N times; or all but the real servers, interpreters and tool chains, or those alone, or those of them that take a
+# minute, or those whose whole name matches REGEX. A test that cannot run here says why and counts as skipped; with
+# CI=true a skip that is not in tests/announced-skips fails the run.
 set -euo pipefail
 
 repeat=1
@@ -14,6 +14,7 @@ while [[ ${1-} == --* ]]; do
         --but-programs) chosen=(--label-exclude '^programs$') ;;
         --programs) chosen=(--label-regex '^programs$'); unit=no ;;
         --short-programs) chosen=(--label-regex '^programs$' --label-exclude '^long$'); unit=no ;;
+        --only) chosen=(--tests-regex "^($2)\$" --no-tests=error); shift ;;
         *) echo "run.sh: no option $1" >&2; exit 2 ;;
     esac
     shift

@@ -1,5 +1,5 @@
 #!/bin/bash
-# tools/setup.sh [build|run|test|programs|kmod|tidy]...   Installs the Debian packages that are missing; build, run and test
+# tools/setup.sh [build|run|test|programs|kmod|tidy|fresh]...   Installs the Debian packages that are missing; build, run and test
 # when none is named.
 #
 #   build  compiler, build tools and the libraries that libxos and its benchmarks are made of
@@ -9,6 +9,7 @@
 #   programs  the real servers, interpreters and tool chains that `make programs` runs in cells
 #   kmod   headers to build the kernel module against
 #   tidy   clang's tools, for `make tidy` and `make format`
+#   fresh  what makes the fresh Debian of `make test-fresh`
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config python3
@@ -23,6 +24,7 @@ programs=(libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-
           redis-server memcached nginx-light wrk postgresql-15)
 kmod=(linux-headers-amd64 make kmod)
 tidy=(clang-tidy clang-format git)
+fresh=(debootstrap git)
 
 wanted=()
 (( $# )) || set -- build run test
@@ -34,7 +36,8 @@ for group; do
         programs) wanted+=("${programs[@]}") ;;
         kmod)  wanted+=("${kmod[@]}") ;;
         tidy)  wanted+=("${tidy[@]}") ;;
-        *) echo "setup: no group '$group'; the groups are build, run, test, programs, kmod and tidy" >&2; exit 2 ;;
+        fresh) wanted+=("${fresh[@]}") ;;
+        *) echo "setup: no group '$group'; the groups are build, run, test, programs, kmod, tidy and fresh" >&2; exit 2 ;;
     esac
 done
 
