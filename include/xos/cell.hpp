@@ -14,6 +14,10 @@
 // Threads created inside start inside. Every thread has its own vCPU, taken from a pool.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <cstddef>
 #include <string>
 #include <xos/mode.hpp>
@@ -55,8 +59,8 @@ struct cell_options {
     xos::transport transport = xos::transport::automatic;
     /// A forked child first runs natively, and enters a VM of its own when it has made 64 system
     /// calls, has lived a millisecond, or needs one. A child that soon execs never pays for it.
-    /// Until then functions of libxos must not be called in the child. Where mmap's family has taken
-    /// rights away inside, of which Linux does not know, a child has its VM from the start.
+    /// Until then functions of libxos must not be called in the child. Where mmap's family has
+    /// taken rights away inside, of which Linux does not know, a child has its VM from the start.
     bool native_children = false;
 };
 
@@ -113,3 +117,5 @@ class scoped_entry {
 void host_call(void (*fn)(void*), void* argument);
 
 }  // namespace xos
+
+#endif  // C++20

@@ -6,6 +6,10 @@
 // `xos doctor` prints all of it, with advice.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -112,3 +116,5 @@ struct features {
 features probe_features();
 
 }  // namespace xos
+
+#endif  // C++20

@@ -19,6 +19,10 @@
 // a fork, which has its own copy. Inside, jemalloc gets and returns extents without an exit.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <cstddef>
 #include <memory>
 #include <memory_resource>
@@ -91,3 +95,5 @@ class jemalloc_heap {
 };
 
 }  // namespace xos::memory
+
+#endif  // C++20

@@ -17,6 +17,10 @@
 // lowest block that will do, and knows what is zero.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -123,3 +127,5 @@ class resource : public std::pmr::memory_resource {
 };
 
 }  // namespace xos::memory
+
+#endif  // C++20

@@ -1,6 +1,10 @@
 // Where application and kernel-side code run inside the guest.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 namespace xos {
 
 /// See docs/modes.md.
@@ -15,3 +19,5 @@ enum class mode : unsigned {
 const char* name(mode m) noexcept;
 
 }  // namespace xos
+
+#endif  // C++20

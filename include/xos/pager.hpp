@@ -13,6 +13,10 @@
 //     file);
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -95,3 +99,5 @@ class paged_view {
 };
 
 }  // namespace xos
+
+#endif  // C++20

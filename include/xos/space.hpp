@@ -15,6 +15,10 @@
 // enters, starts in the main space; a fork's child goes on where its parent was.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <xos/types.hpp>
 #include <xos/vm.hpp>
 
@@ -65,3 +69,5 @@ class space {
 vm::map_result copy_on_write(gva page) noexcept;
 
 }  // namespace xos
+
+#endif  // C++20

@@ -1,6 +1,10 @@
 // What a cell did: every crossing is counted.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <array>
 #include <cstdint>
 #include <string>
@@ -73,3 +77,5 @@ std::uint64_t thread_exits() noexcept;
 std::string to_string(const statistics& s);
 
 }  // namespace xos
+
+#endif  // C++20

@@ -7,6 +7,10 @@
 //     });
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 namespace xos {
 
 /// The answer, as the kernel gives it: -errno on failure. It runs on a small stack of libxos's, in
@@ -22,3 +26,5 @@ using local_call = long (*)(long, long, long, long, long, long);
 void answer_locally(unsigned number, local_call answer);
 
 }  // namespace xos
+
+#endif  // C++20

@@ -1,6 +1,10 @@
 // How forwarded system calls reach Linux.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 namespace xos {
 
 /// The answers are the same; only the cost differs. See docs/module.md.
@@ -14,3 +18,5 @@ enum class transport : unsigned {
 const char* name(transport t) noexcept;
 
 }  // namespace xos
+
+#endif  // C++20

@@ -16,6 +16,10 @@
 // earlier ones.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -123,3 +127,5 @@ trap_registration on_fault(gva begin, std::size_t length, trap_handler handler,
                            handler_registers registers = handler_registers::all);
 
 }  // namespace xos
+
+#endif  // C++20

@@ -5,6 +5,10 @@
 // compiles silently when all three are integers, so each is a type of its own.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -43,3 +47,5 @@ inline constexpr std::size_t large_page_size = 2u << 20;
 inline constexpr std::size_t huge_page_size = 1u << 30;
 
 }  // namespace xos
+
+#endif  // C++20

@@ -21,6 +21,10 @@
 // pointer into one.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -156,3 +160,5 @@ enum class usage : unsigned { accessed = 1, dirty = 2 };
 long scan(gva begin, std::size_t bytes, usage what, bool clear, std::uint64_t* bitmap) noexcept;
 
 }  // namespace xos::vm
+
+#endif  // C++20
