@@ -3,13 +3,13 @@ BUILD := build
 JOBS ?= $(shell nproc)
 
 .PHONY: all build build-tests run test test-fresh programs short-programs bench soak soak-engines asan tidy kmod \
-  setup-build setup-run setup-test setup-programs setup-kmod setup-tidy setup-fresh clean format
+  setup-build setup-run setup-bench setup-test setup-programs setup-kmod setup-tidy setup-fresh clean format
 # Packages are installed one set after another, and before CMake looks for them.
 .NOTPARALLEL:
 
 all: build
 
-setup-build setup-run setup-test setup-programs setup-kmod setup-tidy setup-fresh: setup-%:
+setup-build setup-run setup-bench setup-test setup-programs setup-kmod setup-tidy setup-fresh: setup-%:
 	@tools/setup.sh $*
 
 # CMake looks anew each time, so it finds what has been installed in the meantime. Tests need more packages: they are
@@ -54,7 +54,7 @@ asan: setup-build
 kmod: setup-kmod
 	@$(MAKE) -C kmod modules
 
-bench: build
+bench: build setup-bench
 	@$(BUILD)/bin/xos bench
 
 ## The same tests again and again: for finding what happens rarely.

@@ -1,9 +1,10 @@
 #!/bin/bash
-# tools/setup.sh [build|run|test|programs|kmod|tidy|fresh]...   Installs the Debian packages that are missing; build, run and test
-# when none is named.
+# tools/setup.sh [GROUP]...   Installs the Debian packages of these groups that are missing; build, run and test when
+# none is named.
 #
 #   build  compiler, build tools and the libraries that libxos and its benchmarks are made of
 #   run    programs that the examples and benchmarks start
+#   bench  programs that the suite `app` of `xos bench` runs
 #   test   programs that the tests start, the emulated engines of tests/engines, and what the kernel module
 #          is built with (kernels and their headers are fetched by tests/engines/kernel.sh, never installed)
 #   programs  the real servers, interpreters and tool chains that `make programs` runs in cells
@@ -16,6 +17,7 @@ build=(g++ cmake ninja-build pkg-config python3
        libboost-context-dev libboost-dev libjemalloc-dev libmimalloc-dev libcli11-dev libfmt-dev
        nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
 run=(redis-tools)
+bench=(openssl sqlite3 perl python3 redis-server memcached nginx-light)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
 test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools procps
       qemu-system-x86 busybox-static cpio kmod
@@ -32,12 +34,15 @@ for group; do
     case $group in
         build) wanted+=("${build[@]}") ;;
         run)   wanted+=("${run[@]}") ;;
+        bench) wanted+=("${bench[@]}") ;;
         test)  wanted+=("${test[@]}") ;;
         programs) wanted+=("${programs[@]}") ;;
         kmod)  wanted+=("${kmod[@]}") ;;
         tidy)  wanted+=("${tidy[@]}") ;;
         fresh) wanted+=("${fresh[@]}") ;;
-        *) echo "setup: no group '$group'; the groups are build, run, test, programs, kmod, tidy and fresh" >&2; exit 2 ;;
+        *)
+            echo "setup: no group '$group'; there are build, run, bench, test, programs, kmod, tidy and fresh" >&2
+            exit 2 ;;
     esac
 done
 
