@@ -25,10 +25,10 @@ namespace {
 fs::path preload_library() {
     const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
     for (const fs::path& candidate :
-         {here / "../lib/libxos-preload.so", fs::path(XOS_PRELOAD_INSTALLED)})
+         {here / "../lib/libxos-preload.so", here / XOS_LIBRARIES_INSTALLED "/libxos-preload.so"})
         if (fs::exists(candidate)) return fs::canonical(candidate);
     throw std::runtime_error(
-        "libxos-preload.so is neither in ../lib nor in " XOS_PRELOAD_INSTALLED);
+        "libxos-preload.so is neither in ../lib nor in " XOS_LIBRARIES_INSTALLED);
 }
 
 }  // namespace

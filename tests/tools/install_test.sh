@@ -1,13 +1,34 @@
 #!/usr/bin/env bash
-# install_test.sh BUILD-DIRECTORY: what `cmake --install` leaves is enough for another project, by CMake
-# and by pkg-config, and the installed command runs a program.
+# install_test.sh BUILD-DIRECTORY: what `cmake --install` leaves in a place that it was not configured for, moved to yet
+# another one, is enough for another project, by CMake and by pkg-config, and the installed command runs a program.
 set -euo pipefail
 build=$1
+project=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cmake --install "$build" --prefix "$work/usr" >/dev/null
+# says NAME WANTED COMMAND...: what the command prints.
+says() {
+    local name=$1 wanted=$2 got
+    shift 2
+    got=$("$@") || { echo "FAIL $name: status $?: $got"; exit 1; }
+    [[ $got == "$wanted" ]] || { echo "FAIL $name: '$got', not '$wanted'"; exit 1; }
+    echo "$name: ok"
+}
 
+cmake --install "$build" --prefix "$work/first" >/dev/null
+mv "$work/first" "$work/usr"
+usr=$work/usr
+pkgconfig=$(dirname "$(find "$usr/" -name xos.pc)")
+libdir=$(dirname "$pkgconfig")
+prefix=$(sed -n 's/^CMAKE_INSTALL_PREFIX:PATH=//p' "$build/CMakeCache.txt")
+if grep -rIF -e "$work/first" -e "$prefix/" -e "$build" "$pkgconfig" "$libdir/cmake"; then
+    echo "FAIL the files name a place where libxos is not"
+    exit 1
+fi
+
+# The README's example is what a user tries first.
 mkdir "$work/consumer"
+awk '/^```cpp$/ { on = 1; next } /^```$/ { on = 0 } on' "$project/README.md" >"$work/consumer/main.cpp"
 cat >"$work/consumer/CMakeLists.txt" <<'C'
 cmake_minimum_required(VERSION 3.25)
 project(consumer LANGUAGES CXX)
@@ -15,27 +36,24 @@ find_package(xos 0.1 REQUIRED)
 add_executable(consumer main.cpp)
 target_link_libraries(consumer PRIVATE xos::xos)
 C
-cat >"$work/consumer/main.cpp" <<'C'
-#include <xos/cell.hpp>
-#include <cstdio>
-int main() {
-    xos::enter();
-    std::puts(xos::inside() ? "inside" : "outside");
-    xos::leave();
-}
-C
-cmake -S "$work/consumer" -B "$work/consumer/build" -DCMAKE_PREFIX_PATH="$work/usr" >"$work/log"
-cmake --build "$work/consumer/build" >>"$work/log"
-[[ $("$work/consumer/build/consumer") == inside ]]
-echo "find_package(xos): ok"
+printed='numbers[99999] = 99999'
 
-libdir=$(dirname "$(find "$work/usr" -name xos.pc)")/..
-flags=$(sed "s#^prefix=.*#prefix=$work/usr#" "$libdir/pkgconfig/xos.pc" >"$work/xos.pc" &&
-    PKG_CONFIG_PATH="$work" pkg-config --cflags --libs xos)
-# shellcheck disable=SC2086
-g++ -std=c++20 "$work/consumer/main.cpp" -o "$work/by-pkg-config" $flags
-[[ $(LD_LIBRARY_PATH=$libdir "$work/by-pkg-config") == inside ]]
-echo "pkg-config xos: ok"
+build_consumer() {
+    cmake -S "$work/consumer" -B "$work/consumer/build" -DCMAKE_PREFIX_PATH="$usr" >>"$work/log" &&
+        cmake --build "$work/consumer/build" >>"$work/log" || { cat "$work/log"; exit 1; }
+}
+build_consumer
+says 'find_package(xos)' "$printed" "$work/consumer/build/consumer"
+
+# build_by_pkg_config PACKAGE SOURCE OUT
+build_by_pkg_config() {
+    local flags
+    flags=$(PKG_CONFIG_PATH="$pkgconfig" pkg-config --cflags --libs "$1")
+    # shellcheck disable=SC2086
+    g++ -std=c++20 "$2" -o "$3" $flags
+}
+build_by_pkg_config xos "$work/consumer/main.cpp" "$work/by-pkg-config"
+says 'pkg-config xos' "$printed" env LD_LIBRARY_PATH="$libdir" "$work/by-pkg-config"
 
 # jemalloc on an arena, if this build has it.
 if [[ -e $libdir/libxos-jemalloc.a ]]; then
@@ -57,17 +75,15 @@ C
 add_executable(heap heap.cpp)
 target_link_libraries(heap PRIVATE xos::jemalloc xos::xos)
 C
-    cmake -S "$work/consumer" -B "$work/consumer/build" >>"$work/log"
-    cmake --build "$work/consumer/build" >>"$work/log"
-    [[ $("$work/consumer/build/heap") == "in the arena" ]]
-    sed "s#^prefix=.*#prefix=$work/usr#" "$libdir/pkgconfig/xos-jemalloc.pc" >"$work/xos-jemalloc.pc"
-    flags=$(PKG_CONFIG_PATH="$work" pkg-config --cflags --libs xos-jemalloc)
-    # shellcheck disable=SC2086
-    g++ -std=c++20 "$work/consumer/heap.cpp" -o "$work/heap" $flags
-    [[ $(LD_LIBRARY_PATH=$libdir "$work/heap") == "in the arena" ]]
-    echo "xos::jemalloc and pkg-config xos-jemalloc: ok"
+    build_consumer
+    says xos::jemalloc 'in the arena' "$work/consumer/build/heap"
+    build_by_pkg_config xos-jemalloc "$work/consumer/heap.cpp" "$work/heap"
+    says 'pkg-config xos-jemalloc' 'in the arena' env LD_LIBRARY_PATH="$libdir" "$work/heap"
 fi
 
-[[ $("$work/usr/bin/xos" run -- echo from the cell) == "from the cell" ]]
-[[ $("$work/usr/bin/xos" run --loader=own -- echo from the cell) == "from the cell" ]]
-echo "installed xos run: ok"
+says 'installed xos run' '' "$usr/bin/xos" run true
+says 'installed xos run --loader=own' 'from the cell' "$usr/bin/xos" run --loader=own -- echo from the cell
+if [[ -e $usr/libexec/xos/xos-bench ]]; then
+    "$usr/bin/xos" bench --list | grep -q '^trap/' || { echo "FAIL installed xos bench"; exit 1; }
+    echo 'installed xos bench: ok'
+fi

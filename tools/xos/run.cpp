@@ -52,7 +52,7 @@ std::string mode_of_ring(const std::string& ring) {
 fs::path find_preload() {
     const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
     for (const fs::path& candidate :
-         {here / "../lib/libxos-preload.so", fs::path(XOS_PRELOAD_INSTALLED)}) {
+         {here / "../lib/libxos-preload.so", here / XOS_LIBRARIES_INSTALLED "/libxos-preload.so"}) {
         std::error_code ignored;
         if (fs::exists(candidate, ignored)) return fs::canonical(candidate);
     }
@@ -220,7 +220,7 @@ int run(const run_options& options) {
     const fs::path library = find_preload();
     if (library.empty()) {
         return fail(own_failure,
-                    "libxos-preload.so is neither in ../lib nor in " XOS_PRELOAD_INSTALLED);
+                    "libxos-preload.so is neither in ../lib nor in " XOS_LIBRARIES_INSTALLED);
     }
     const fs::path loader = library.parent_path() / "xos/xos-loader";
     fs::path also;
