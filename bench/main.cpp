@@ -1,14 +1,15 @@
 // xos-bench: measures the benchmarks that are linked into it.
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <fstream>
-#include <map>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "bench/runner.hpp"
 
@@ -18,17 +19,6 @@ using namespace xos::bench;
 
 constexpr int some_failed = 1, wrong_use = 2;
 
-struct options {
-    std::vector<std::string> suites;
-    std::string filter, json, limits_file;
-    std::string engine = "native";
-    xos::mode mode = xos::mode::automatic;
-    xos::transport transport = xos::transport::automatic;
-    plan how;
-    unsigned rounds = 0;
-    detail how_much = detail::plain;
-};
-
 bool wanted(const benchmark& b, const options& o) {
     const auto& suites = o.suites;
     // An emulated machine has no programs.
@@ -37,6 +27,19 @@ bool wanted(const benchmark& b, const options& o) {
     const bool in_suite =
         suites.empty() || std::find(suites.begin(), suites.end(), b.suite) != suites.end();
     return in_suite && full_name(b).find(o.filter) != std::string::npos;
+}
+
+/// @throws std::runtime_error a suite was asked for that is not there
+void check_suites(const options& o) {
+    std::set<std::string> known;
+    for (const auto& b : all_benchmarks()) known.insert(b.suite);
+    for (const auto& suite : o.suites) {
+        if (known.contains(suite)) continue;
+        const std::string near = nearest(suite, {known.begin(), known.end()});
+        throw std::runtime_error(fmt::format(
+            "there is no suite {}{}; there are {}", suite,
+            near.empty() ? "" : fmt::format(" (did you mean {}?)", near), fmt::join(known, ", ")));
+    }
 }
 
 std::vector<const benchmark*> select(const options& o) {
@@ -67,7 +70,7 @@ int run(const options& o) {
         throw std::runtime_error("no benchmark of that suite or name; --list shows them");
     set_options_of_cell({.mode = o.mode, .transport = o.transport});
     const runner measure(o.how);
-    const table out(rows, o.how.unit, o.how_much);
+    const table out(rows, o.how.unit, o.verbose ? detail::verbose : detail::plain);
     out.header(o.engine, fmt::format("mode {}", xos::name(o.mode)), o.how.rounds);
     std::vector<result> results;
     unsigned failed = 0;
@@ -111,42 +114,19 @@ int list(const options& o) {
 int main(int argc, char** argv) {
     options o;
     CLI::App app("Measures libxos beside Linux", "xos-bench");
-    const std::map<std::string, xos::mode> modes{{"auto", xos::mode::automatic},
-                                                 {"ring0", xos::mode::ring0},
-                                                 {"ring3", xos::mode::ring3},
-                                                 {"pvm", xos::mode::pvm}};
-    const std::map<std::string, xos::transport> transports{{"auto", xos::transport::automatic},
-                                                           {"exit", xos::transport::exit},
-                                                           {"module", xos::transport::module}};
-    const std::map<std::string, unit> units{{"time", unit::time},
-                                            {"instructions", unit::instructions}};
-    app.add_option("--suite", o.suites, "Only these suites");
-    app.add_option("--filter", o.filter, "Only benchmarks whose suite/name contains this");
-    app.add_option("--mode", o.mode, "Privilege mode: auto, ring0, ring3, pvm")
-        ->transform(CLI::CheckedTransformer(modes));
-    app.add_option("--transport", o.transport, "How calls reach Linux: auto, exit, module")
-        ->transform(CLI::CheckedTransformer(transports));
-    app.add_option("--unit", o.how.unit,
-                   "time, or instructions where the TSC counts those (emulated machines)")
-        ->transform(CLI::CheckedTransformer(units));
-    app.add_option("--rounds", o.rounds, "Rounds of each side; 51, or 5 for instructions")
-        ->check(CLI::PositiveNumber);
-    app.add_option("--json", o.json, "Also write the rows here; - for standard output");
-    app.add_option("--limits", o.limits_file,
-                   "JSON of the most instructions each benchmark may take");
+    add_options(app, o);
     app.add_option("--engine", o.engine, "What to call this machine in the output");
-    bool verbose = false, only_list = false;
-    app.add_flag("-v,--verbose", verbose, "Also minima, medians and median deviations");
-    app.add_flag("--list", only_list, "List the benchmarks and run none");
+    app.allow_extras();
+    app.callback([&app] { refuse_unknown(app); });
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {
         return app.exit(e) == 0 ? 0 : wrong_use;
     }
-    if (verbose) o.how_much = detail::verbose;
     o.how.rounds = o.rounds ? o.rounds : o.how.unit == unit::time ? 51 : 5;
-    if (only_list) return list(o);
     try {
+        check_suites(o);
+        if (o.only_list) return list(o);
         if (!o.limits_file.empty() && o.how.unit != unit::instructions) {
             throw std::runtime_error("--limits needs --unit=instructions: times do not repeat");
         }

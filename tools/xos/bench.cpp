@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include <system_error>
 #include <vector>
 
+#include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "tools/xos/commands.hpp"
 
@@ -26,9 +28,11 @@ namespace fs = std::filesystem;
 using words = std::vector<std::string>;
 
 struct bench_options {
-    std::string engine = "native";
-    std::string mode, json, limits, module;
-    words others;
+    std::string engine = "native", module;
+    bench::options of_benchmarks;
+    /// Those again, as words: all, and what is the same on an emulated machine.
+    words all, same_there;
+    bool has_mode = false;
 };
 
 fs::path first_of(std::initializer_list<fs::path> candidates, const std::string& what) {
@@ -50,8 +54,8 @@ fs::path find_benchmarks() {
 fs::path find_machine(const std::string& engine) {
     const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
     const std::string script = engine + ".sh";
-    return first_of({fs::path(XOS_SOURCE_DIR "/tests/engines") / script,
-                     here / "../share/xos/engines" / script},
+    return first_of({here / "../share/xos/engines" / script,
+                     fs::path(XOS_SOURCE_DIR "/tests/engines") / script},
                     "the script that runs the emulated machine");
 }
 
@@ -74,10 +78,7 @@ class argument_vector {
 
 int native(const bench_options& o) {
     words command{find_benchmarks()};
-    if (!o.mode.empty()) command.push_back("--mode=" + o.mode);
-    if (!o.json.empty()) command.push_back("--json=" + o.json);
-    if (!o.limits.empty()) command.push_back("--limits=" + o.limits);
-    command.insert(command.end(), o.others.begin(), o.others.end());
+    command.insert(command.end(), o.all.begin(), o.all.end());
     become(command);
 }
 
@@ -85,6 +86,7 @@ int native(const bench_options& o) {
 constexpr const char *benchmarks_there = "/xos-bench", *limits_there = "/limits.json";
 
 words emulated_command(const bench_options& o) {
+    const std::string& limits = o.of_benchmarks.limits_file;
     words command{find_machine(o.engine),
                   "--icount",
                   "--timeout",
@@ -94,16 +96,16 @@ words emulated_command(const bench_options& o) {
     if (!o.module.empty()) {
         command.insert(command.end(), {"--module", fs::canonical(o.module).string()});
     }
-    if (!o.limits.empty()) {
+    if (!limits.empty()) {
         command.insert(command.end(),
-                       {"--file", fs::canonical(o.limits).string() + '=' + limits_there});
+                       {"--file", fs::canonical(limits).string() + '=' + limits_there});
     }
     command.insert(command.end(),
-                   {"--", benchmarks_there, "--unit=instructions", "--engine=" + o.engine,
-                    "--mode=" + (o.mode.empty() ? "ring0" : o.mode)});
-    if (!o.json.empty()) command.push_back("--json=-");
-    if (!o.limits.empty()) command.push_back(std::string("--limits=") + limits_there);
-    command.insert(command.end(), o.others.begin(), o.others.end());
+                   {"--", benchmarks_there, "--unit=instructions", "--engine=" + o.engine});
+    if (!o.has_mode) command.push_back("--mode=ring0");
+    if (!o.of_benchmarks.json.empty()) command.push_back("--json=-");
+    if (!limits.empty()) command.push_back(std::string("--limits=") + limits_there);
+    command.insert(command.end(), o.same_there.begin(), o.same_there.end());
     return command;
 }
 
@@ -183,11 +185,45 @@ int run_and_extract(const words& command, const std::string& path) {
     return status;
 }
 
+/// What is wrong with the words is told at once, and not when the machine has booted.
+int check(const words& listing) {
+    reader output(listing);
+    for (std::string line; output.next(line);) {
+    }
+    return output.status();
+}
+
 int bench(const bench_options& o) {
-    if (o.engine == "native") return native(o);
+    if (o.engine == "native") {
+        if (!o.module.empty()) {
+            throw CLI::ValidationError("--module", "only an emulated machine loads it: --engine");
+        }
+        return native(o);
+    }
+    words listing{find_benchmarks(), "--list", "--unit=instructions"};
+    listing.insert(listing.end(), o.same_there.begin(), o.same_there.end());
+    if (o.of_benchmarks.only_list) become(listing);
+    if (const int status = check(listing)) return status;
     const words command = emulated_command(o);
-    if (o.json.empty() || o.json == "-") become(command);
-    return run_and_extract(command, o.json);
+    const std::string& json = o.of_benchmarks.json;
+    if (json.empty() || json == "-") become(command);
+    return run_and_extract(command, json);
+}
+
+/// The options that were given, but for some.
+words given(const CLI::App& command, std::initializer_list<std::string_view> but) {
+    words all;
+    for (const CLI::Option* option : command.get_options()) {
+        if (option->count() == 0 || option->get_lnames().empty()) continue;
+        const std::string& name = option->get_lnames().front();
+        if (std::find(but.begin(), but.end(), name) != but.end()) continue;
+        if (option->get_items_expected_max() == 0) {
+            all.push_back("--" + name);
+        } else {
+            for (const auto& value : option->results()) all.push_back("--" + name + '=' + value);
+        }
+    }
+    return all;
 }
 
 }  // namespace
@@ -201,19 +237,15 @@ void add_bench(CLI::App& app, command_result& result) {
                      "bochs-vmx")
         ->check(CLI::IsMember({"native", "qemu-svm", "bochs-vmx"}))
         ->capture_default_str();
-    command->add_option("--mode", options->mode, "Privilege mode: auto, ring0, ring3, pvm");
-    command->add_option("--json", options->json,
-                        "Also write the rows to this file; - for standard output");
-    command->add_option(
-        "--limits", options->limits,
-        "JSON of the most instructions each benchmark may take; exceeded, the status is 1");
     command->add_option("--module", options->module,
                         "A kernel module for the emulated machine to load: xos.ko");
+    bench::add_options(*command, options->of_benchmarks);
     command->allow_extras();
-    command->footer(
-        "Other options go to xos-bench: --list, --suite, --filter, --rounds, -v and others.");
     command->callback([command, options, &result] {
-        options->others = command->remaining();
+        bench::refuse_unknown(*command);
+        options->has_mode = command->get_option("--mode")->count() != 0;
+        options->all = given(*command, {"engine", "module"});
+        options->same_there = given(*command, {"engine", "module", "json", "limits", "unit"});
         result.status = bench(*options);
     });
 }
