@@ -76,12 +76,19 @@ xos_forward_taken_back:
         popq    %rbx
         ret
 
-// ---- long xos_clone(args, size, child context or null): with a context the child starts its run loop
+// ---- long xos_clone(call, child context or null): with a context the child starts its run loop. The call
+// is {number, five arguments}.
         .globl  xos_clone
 xos_clone:
         pushq   %r12
-        movq    %rdx, %r12
-        movl    $435, %eax
+        movq    %rsi, %r12
+        movq    %rdi, %r11
+        movq    (%r11), %rax
+        movq    8(%r11), %rdi
+        movq    16(%r11), %rsi
+        movq    24(%r11), %rdx
+        movq    32(%r11), %r10
+        movq    40(%r11), %r8
         syscall
         testq   %rax, %rax
         jnz     1f

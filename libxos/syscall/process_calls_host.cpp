@@ -47,6 +47,22 @@ constexpr std::uint64_t sigchld = 17;
 
 /// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
+/// By which of Linux's calls a child is made: clone(2) takes what clone3 refuses, and a filter of
+/// system calls may let only one of them through.
+struct way {
+    std::size_t size_for_clone3;
+};
+constexpr way clone2{0};
+
+long make_child(const clone_arguments& a, way by, context* runs) {
+    const std::uint64_t call[6] = {
+        __NR_clone, a.flags | a.exit_signal, a.stack + a.stack_size, a.parent_tid, a.child_tid,
+        a.tls};
+    const std::uint64_t call3[6] = {__NR_clone3, reinterpret_cast<std::uint64_t>(&a),
+                                    by.size_for_clone3};
+    return xos_clone(by.size_for_clone3 ? call3 : call, runs);
+}
+
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     cell::leave_parent(
         &c, flags & CLONE_FILES ? cell::descriptor_table::shared : cell::descriptor_table::copied);
@@ -63,7 +79,7 @@ void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::ui
     trap::apply_mask(c, mask);
 }
 
-long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
+long fork_process(context& c, clone_arguments args, way by, std::uint64_t mask) {
     const std::uint64_t fs = args.flags & CLONE_SETTLS ? args.tls : guest_fs(c);
     if (args.stack) c.saved.rsp = args.stack + args.stack_size;
     c.saved.rax = 0;
@@ -74,7 +90,7 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
     auto& editing = the_cell.space().lock();
     editing.lock_in_host();
     c.actions->lock.lock_shared();
-    const long pid = xos_clone(&args, sizeof args, nullptr);
+    const long pid = make_child(args, by, nullptr);
     if (pid == 0) {
         c.actions->lock.reset();
         editing.unlock_in_host();
@@ -89,7 +105,7 @@ long fork_process(context& c, clone_arguments args, std::uint64_t mask) {
 }
 
 /// A thread, or a child that borrows this memory until it execs: another vCPU of the same VM.
-long start_sharing_memory(context& c, clone_arguments args, std::uint64_t mask) {
+long start_sharing_memory(context& c, clone_arguments args, way by, std::uint64_t mask) {
     base::outcome failure;
     context* child = cell::take_context(failure);
     if (!child) {
@@ -116,18 +132,42 @@ long start_sharing_memory(context& c, clone_arguments args, std::uint64_t mask) 
     }
     args.stack = reinterpret_cast<std::uint64_t>(child) + sizeof(context);
     args.stack_size = child->loop_stack - args.stack;
-    const long id = xos_clone(&args, sizeof args, child);
+    const long id = make_child(args, by, child);
     const bool back_from_vfork = !thread && (args.flags & CLONE_VFORK);
     if (id < 0 || back_from_vfork) cell::release(*child);
     trap::apply_mask(c, mask);
     return id;
 }
 
-long start(context& c, const clone_arguments& args) {
+long start(context& c, const clone_arguments& args, way by) {
     std::uint64_t mask;
     if (!hold_application(c, mask)) return 0;
-    return args.flags & CLONE_VM ? start_sharing_memory(c, args, mask)
-                                 : fork_process(c, args, mask);
+    return args.flags & CLONE_VM ? start_sharing_memory(c, args, by, mask)
+                                 : fork_process(c, args, by, mask);
+}
+
+/// As the kernel's copy_struct_from_user has it: what lies behind the part that is known must be
+/// zero, and is looked at first.
+long copy_in_extensible(void* to, std::size_t known, std::uint64_t from, std::size_t size) {
+    std::uint8_t piece[256];
+    for (std::size_t at = known; at < size;) {
+        const std::uint64_t left_in_page = page_size - (from + at) % page_size;
+        std::size_t n = size - at < sizeof piece ? size - at : sizeof piece;
+        if (n > left_in_page) n = left_in_page;
+        if (!copy_in(piece, from + at, n)) return error_fault;
+        for (std::size_t i = 0; i < n; i++) {
+            if (piece[i]) return error_2big;
+        }
+        at += n;
+    }
+    return copy_in(to, from, size < known ? size : known) ? 0 : error_fault;
+}
+
+/// What clone3 asks of a stack.
+bool is_stack(const clone_arguments& a) {
+    if (!a.stack || !a.stack_size) return !a.stack && !a.stack_size;
+    const std::uint64_t end = a.stack + a.stack_size;
+    return end > a.stack && end < memory::user_end;
 }
 
 /// "kvm-nx-lpage-re" and the like: since Linux 6.12 a VM has kernel threads in its process's own
@@ -175,39 +215,41 @@ bool only_thread(const context& c) {
 }  // namespace
 
 long fork(context& c, const std::uint64_t*) {
-    return start(c, {.exit_signal = sigchld});
+    return start(c, {.exit_signal = sigchld}, clone2);
 }
 
 long vfork(context& c, const std::uint64_t*) {
-    return start(c, {.flags = CLONE_VM | CLONE_VFORK, .exit_signal = sigchld});
+    return start(c, {.flags = CLONE_VM | CLONE_VFORK, .exit_signal = sigchld}, clone2);
 }
 
 long clone(context& c, const std::uint64_t* a) {
-    // A flag without meaning that musl passes, and clone3 refuses.
-    const std::uint64_t ignored = a[0] & CLONE_PIDFD ? 0 : CLONE_DETACHED;
-    return start(c, {.flags = a[0] & 0xffffff00u & ~ignored,
-                     .pidfd = a[2],
-                     .child_tid = a[3],
-                     .parent_tid = a[2],
-                     .exit_signal = a[0] & 0xff,
-                     .stack = a[1],
-                     .tls = a[4]});
+    return start(c,
+                 {.flags = a[0] & 0xffffff00u,
+                  .pidfd = a[2],
+                  .child_tid = a[3],
+                  .parent_tid = a[2],
+                  .exit_signal = a[0] & 0xff,
+                  .stack = a[1],
+                  .tls = a[4]},
+                 clone2);
 }
+    if (a[1] > page_size) return error_2big;
 
 long clone3(context& c, const std::uint64_t* a) {
     constexpr std::uint64_t first_version = 64;
     if (a[1] < first_version) return error_inval;
     clone_arguments args{};
-    const std::size_t known = a[1] < sizeof args ? a[1] : sizeof args;
-    if (!copy_in(&args, a[0], known)) return error_fault;
-    for (std::uint64_t at = known; at < a[1]; at++) {
-        // Extensions that are not zero are news to the kernel's ABI that we know.
-        std::uint8_t byte = 0;
-        if (at > 4096) return -7;
-        if (!copy_in(&byte, a[0] + at, 1)) return error_fault;
-        if (byte) return -7;
+    const std::size_t size = a[1] < sizeof args ? a[1] : sizeof args;
+    if (const long failed = copy_in_extensible(&args, sizeof args, a[0], a[1])) return failed;
+    if (!is_stack(args)) {
+        // What Linux finds wrong before that comes first. A stack it would not see: libxos's is in
+        // its place.
+        args.stack = 0;
+        args.stack_size = 1;
+        const std::uint64_t refused[6] = {reinterpret_cast<std::uint64_t>(&args), size};
+        return forward(c, __NR_clone3, refused);
     }
-    return start(c, args);
+    return start(c, args, {size});
 }
 
 long exit(context& c, const std::uint64_t* a) {

@@ -88,14 +88,6 @@ TEST_CASE("a raw fork keeps every register") {
     });
 }
 
-TEST_CASE("clone ignores CLONE_DETACHED, which musl passes") {
-    same([] {
-        const long pid = syscall(SYS_clone, SIGCHLD | CLONE_DETACHED, 0, 0, 0, 0);
-        if (pid == 0) _exit(7);
-        return status_of(static_cast<int>(pid));
-    });
-}
-
 TEST_CASE("children can fork again") {
     CHECK(in_cell([] { return status_of(fork_deeper(3)); }) == "exit 43");
 }
