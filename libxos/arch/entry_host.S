@@ -101,8 +101,9 @@ xos_clone:
 1:      popq    %r12
         ret
 
-// ---- long xos_call_apart(number, a, b, c): the system call is made by a process that has this thread's memory
-// and descriptors, and ends at once. Returns when it has, with its id or clone's error. Signals must be blocked.
+// ---- long xos_call_apart(number, a, b, flags, long* result): the system call is made by a process that has
+// what clone's flags say of this one, memory included, and ends at once. Returns that process's id, or clone's
+// error. Signals must be blocked: it has this thread's stack pointer, and neither uses nor changes its stack.
         .globl  xos_call_apart
 xos_call_apart:
         pushq   %rbx
@@ -112,10 +113,10 @@ xos_call_apart:
         movq    %rdi, %rbx
         movq    %rsi, %r12
         movq    %rdx, %r13
-        movq    %rcx, %r14
+        movq    %r8, %r14
+        movq    %rcx, %rdi
         movl    $56, %eax               // clone
-        movl    $0x804700, %edi         // CLONE_VM FS FILES VFORK UNTRACED; it sends no signal when it ends
-        xorl    %esi, %esi              // nothing is pushed before it has ended
+        xorl    %esi, %esi
         xorl    %edx, %edx
         xorl    %r10d, %r10d
         xorl    %r8d, %r8d
@@ -125,8 +126,9 @@ xos_call_apart:
         movq    %rbx, %rax
         movq    %r12, %rdi
         movq    %r13, %rsi
-        movq    %r14, %rdx
+        xorl    %edx, %edx
         syscall
+        movq    %rax, (%r14)
         xorl    %edi, %edi
         movl    $231, %eax              // exit_group
         syscall

@@ -17,6 +17,7 @@ enum class step : unsigned {
     create_vm,
     create_vcpu,
     map_vcpu,
+    first_run,
     set_cpuid,
     set_registers,
     set_xcr0,

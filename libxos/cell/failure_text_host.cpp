@@ -6,6 +6,15 @@ namespace xos::cell {
 
 using base::step;
 
+namespace {
+
+constexpr failure_text no_thread{
+    "no thread is left for KVM, which needs one to begin",
+    "raise the limit of processes (ulimit -u, or pids.max of the control group, which systemd "
+    "calls TasksMax)"};
+
+}  // namespace
+
 failure_text text_of(base::outcome failure) {
     const int error = failure.error;
     switch (failure.where) {
@@ -57,6 +66,7 @@ failure_text text_of(base::outcome failure) {
             if (error == EMFILE) {
                 return {"no file descriptor left for the VM", "raise RLIMIT_NOFILE (ulimit -n)"};
             }
+            if (error == EAGAIN) return no_thread;
             return {"KVM could not create a VM",
                     "another hypervisor may hold the processor's virtualization; see dmesg"};
         case step::create_vcpu:
@@ -66,6 +76,8 @@ failure_text text_of(base::outcome failure) {
             return {"KVM could not create a vCPU", "see dmesg and `xos doctor`"};
         case step::map_vcpu:
             return {"kvm_run could not be mapped", "raise RLIMIT_AS"};
+        case step::first_run:
+            return no_thread;
         case step::set_cpuid:
             return {"KVM refused its own CPUID", "see dmesg"};
         case step::set_registers:

@@ -141,8 +141,7 @@ void handle_exit(context& c) {
 
 void handle_error(context& c, long error) {
     switch (-error) {
-        case 4:   // EINTR: a signal, or immediate_exit
-        case 11:  // EAGAIN: the same, before the vCPU ever ran
+        case 4:  // EINTR: a signal, or immediate_exit
             stopped_at(c, position::unknown, false);
             c.count(exit_kind::signal);
             if (the_cell.calls.attached()) the_cell.hooks.interrupted(c);

@@ -57,7 +57,7 @@ class vcpu {
     bool write_xsave(const xsave_area& area);
 
   private:
-    void run_apart();
+    base::outcome run_first();
     void write_special(kvm_sregs& s);
 
     int run_fd_ = -1;  ///< what run() asks: the vCPU itself, or the kernel module

@@ -7,8 +7,6 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/vcpu.hpp"
 
-extern "C" [[gnu::visibility("hidden")]] long xos_call_apart(long number, long a, long b, long c);
-
 namespace xos::kvm {
 
 using base::as_long;
@@ -89,25 +87,7 @@ outcome vcpu::create(vm& machine, descriptor_set& descriptors, const capabilitie
     run_ = reinterpret_cast<kvm_run*>(page);
     long r = raw_syscall(__NR_ioctl, fd(), static_cast<long>(set_cpuid), as_long(&caps.cpuid));
     if (r < 0) return {step::set_cpuid, static_cast<int>(-r)};
-    if (machine.begins_with_it() && caps.first_run_adds_thread) run_apart();
-    return base::success;
-}
-
-/// Since Linux 6.12 the first KVM_RUN of a VM adds a thread of the kernel's (kvm-nx-lpage-re) to
-/// the process that makes it, where programs find it that must be alone, or think so: Chromium's
-/// zygote, unshare(2), Python before it forks. This one is made by a process that ends at once, and
-/// the thread with it: KVM then leaves split the large pages that it had to split against a
-/// processor's error, and does without. If there can be no such process, the thread stays here.
-void vcpu::run_apart() {
-    constexpr long set_mask = 2, of_any_kind = 0x40000000 /* __WALL */;
-    const std::uint64_t all = ~std::uint64_t{0};
-    std::uint64_t before = 0;
-    raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&all), as_long(&before), 8);
-    run_->immediate_exit = 1;
-    const long process = xos_call_apart(__NR_ioctl, fd(), KVM_RUN, 0);
-    run_->immediate_exit = 0;
-    if (process > 0) raw_syscall(__NR_wait4, process, 0, of_any_kind, 0);
-    raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&before), 0, 8);
+    return machine.begins_with_it() && caps.first_run_adds_thread ? run_first() : base::success;
 }
 
 outcome vcpu::prepare(const capabilities& caps, const vcpu_setup& setup) {

@@ -4,6 +4,7 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
+#include "libxos/cell/failure_text.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/signals.hpp"
 
@@ -34,9 +35,10 @@ bool hold_application(context& c, std::uint64_t& mask) {
 
 void make_machine_of_child(context& c) {
     if (auto failed = cell::make_own_machine(&c); !failed.ok()) {
-        cell::die(
-            nullptr, "the child of a fork could not get a VM",
-            static_cast<std::uint64_t>(failed.where) << 32 | static_cast<unsigned>(failed.error));
+        const cell::failure_text text = cell::text_of(failed);
+        base::text<512> reason;
+        reason << "the child of a fork could not get a VM: " << text.what << "; " << text.advice;
+        cell::die(nullptr, reason.terminated(), static_cast<unsigned>(failed.error));
     }
     c.at_cpl0 = c.gs_unswapped = false;
 }

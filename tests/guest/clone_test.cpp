@@ -3,12 +3,14 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "tests/guest/support.hpp"
 
@@ -23,6 +25,14 @@ std::string clone3_says(const void* arguments, std::size_t size) {
     const long r = syscall(SYS_clone3, arguments, size);
     if (r == 0) _exit(7);
     return r < 0 ? strerrorname_np(errno) : status_of(static_cast<int>(r));
+}
+
+/// Enough calls and time for a child that began natively to have a vCPU.
+void stay_a_while() {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(3);
+    while (std::chrono::steady_clock::now() < end) {
+    }
+    for (int i = 0; i < 70; i++) syscall(SYS_getppid);
 }
 
 }  // namespace
@@ -147,4 +157,100 @@ TEST_CASE("clone knows what it was asked for in vain") {
         says("a file system of two", SIGCHLD | CLONE_FS | CLONE_NEWNS);
         return seen;
     });
+}
+
+TEST_CASE("a child has no children of libxos's to account for") {
+    same([] {
+        const int pid = fork();
+        if (pid == 0) {
+            stay_a_while();
+            rusage of_children{};
+            getrusage(RUSAGE_CHILDREN, &of_children);
+            errno = 0;
+            const bool none = waitpid(-1, nullptr, __WALL) == -1 && errno == ECHILD;
+            const rusage zero{};
+            _exit(none && memcmp(&of_children, &zero, sizeof zero) == 0 ? 7 : 8);
+        }
+        return status_of(pid);
+    });
+}
+
+TEST_CASE("SIGCHLD that waits for a child while it gets a vCPU goes on waiting") {
+    for (const bool handled : {false, true}) {
+        CAPTURE(handled);
+        struct sigaction action {};
+        action.sa_handler = handled ? [](int) {} : SIG_DFL;
+        sigaction(SIGCHLD, &action, nullptr);
+        same([] {
+            const int pid = fork();
+            if (pid == 0) {
+                sigset_t only;
+                sigemptyset(&only);
+                sigaddset(&only, SIGCHLD);
+                sigprocmask(SIG_BLOCK, &only, nullptr);
+                sigqueue(getpid(), SIGCHLD, {.sival_int = 41});
+                stay_a_while();
+                siginfo_t info{};
+                const timespec at_once{};
+                const int signal = sigtimedwait(&only, &info, &at_once);
+                const bool last = sigtimedwait(&only, nullptr, &at_once) == -1;
+                struct sigaction kept {};
+                sigaction(SIGCHLD, nullptr, &kept);
+                // A child of its own leaves its status.
+                const int grandchild = fork();
+                if (grandchild == 0) _exit(5);
+                _exit(signal == SIGCHLD && last && kept.sa_handler != SIG_IGN &&
+                              status_of(grandchild) == "exit 5"
+                          ? info.si_value.sival_int
+                          : 0);
+            }
+            return status_of(pid);
+        });
+    }
+}
+
+TEST_CASE("a child that computes is not asleep") {
+    same([] {
+        int asleep = 0;
+        for (int round = 0; round < 5; round++) {
+            const int pid = fork();
+            if (pid == 0) {
+                for (;;) syscall(SYS_getppid);
+            }
+            const std::string name = "/proc/" + std::to_string(pid) + "/stat";
+            for (int i = 0; i < 100; i++) {
+                FILE* f = fopen(name.c_str(), "r");
+                char state = 0;
+                if (!f || fscanf(f, "%*d (%*[^)]) %c", &state) != 1) state = '?';
+                if (f) fclose(f);
+                asleep += state != 'R' && state != 'D';
+            }
+            kill(pid, SIGKILL);
+            waitpid(pid, nullptr, 0);
+        }
+        return asleep;
+    });
+}
+
+TEST_CASE("a child that its limit leaves no thread for KVM ends, and says why") {
+    ensure_cell();
+    const ended e = in_child([] {
+        return in_cell([] {
+            // A user who has no other process, so that the limit is this test's.
+            constexpr uid_t nobody_else = 54321;
+            if (setresuid(nobody_else, nobody_else, nobody_else)) return 1;
+            const rlimit two{2, 2};
+            if (setrlimit(RLIMIT_NPROC, &two)) return 2;
+            const int pid = fork();
+            if (pid == 0) {
+                stay_a_while();
+                _exit(7);
+            }
+            const std::string status = status_of(pid);
+            return status == "exit 7" ? 7 : status == "signal 6" || status == "core 6" ? 6 : 3;
+        });
+    });
+    // Since Linux 6.12 KVM needs a thread.
+    const bool said = e.errors.find("no thread is left for KVM") != std::string::npos;
+    CHECK(e.status == (said ? "exit 6" : "exit 7"));
 }
