@@ -52,6 +52,17 @@ bool parse_bytes(const char* text, std::size_t& bytes) {
     return true;
 }
 
+/// The arena that their stacks are in grows with their number.
+bool parse_vcpus(const char* text, cell::cell_options& options) {
+    std::size_t count = 0;
+    if (!parse_bytes(text, count) || count == 0 || count > cell::cell_state::most_contexts)
+        return false;
+    constexpr std::size_t each = std::size_t{112} << 10;
+    if (count > options.max_vcpus) options.system_arena += (count - options.max_vcpus) * each;
+    options.max_vcpus = static_cast<unsigned>(count);
+    return true;
+}
+
 /// A name, and for "window" perhaps ":PAGES".
 bool parse_pager(const char* text, cell::cell_options& options) {
     constexpr struct {
@@ -170,6 +181,10 @@ wishes wishes_from(char** environment) {
         wanted && *wanted && !parse_bytes(wanted, options.process_arena)) {
         give_up("XOS_MEM is no number of bytes", "write 0, or a number with K, M or G behind it",
                 0);
+    }
+    if (const char* wanted = variable(environment, "XOS_VCPUS=");
+        wanted && *wanted && !parse_vcpus(wanted, options)) {
+        give_up("XOS_VCPUS is no number from 1 to 4096", "", 0);
     }
     if (const char* wanted = variable(environment, "XOS_PAGER=");
         wanted && *wanted && !parse_pager(wanted, options)) {

@@ -25,6 +25,8 @@ void list_forwarded(std::uint64_t* bits);
 long refused(cell::context& c, const std::uint64_t* a);
 /// Tells, once for each number, that `call` fails and why.
 void report_refusal(unsigned number, const char* call, const char* why);
+/// Tells, once, that there is no vCPU for another thread.
+void report_thread_refusal(base::outcome failure);
 // signal_calls_host.cpp
 long rt_sigaction(cell::context& c, const std::uint64_t* a);
 long rt_sigreturn(cell::context& c, const std::uint64_t* a);

@@ -105,6 +105,7 @@ long fork_process(context& c, clone_arguments args, way by, std::uint64_t mask) 
     }
     return pid;
 }
+        report_thread_refusal(failure);
 
 /// A thread, or a child that borrows this memory until it execs: another vCPU of the same VM.
 long start_sharing_memory(context& c, clone_arguments args, way by, std::uint64_t mask) {

@@ -1,6 +1,7 @@
 // Calls whose effect cannot reach the guest: the program gets the answer of a Linux that lacks
 // them, and a line says so, for else it is hard to find out.
 #include "libxos/base/text.hpp"
+#include "libxos/cell/failure_text.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
 
@@ -33,6 +34,22 @@ void report_refusal(unsigned number, const char* call, const char* why) {
     (line << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
     line << ": " << call << " cannot be supported in a cell: " << why
          << "; it fails (XOS_QUIET=1 leaves this line out)\n";
+    line.write_to(the_cell.report_fd);
+}
+
+void report_thread_refusal(base::outcome failure) {
+    static bool reported = false;
+    if (the_cell.quiet || __atomic_exchange_n(&reported, true, __ATOMIC_RELAXED)) return;
+    const cell::failure_text text = cell::text_of(failure);
+    base::text<512> line;
+    (line << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
+    line << ": a thread cannot be created: ";
+    if (failure.where == base::step::too_many_vcpus && the_cell.exec.governs) {
+        (line << "all ").dec(the_cell.max_contexts) << " vCPUs are in use; raise --vcpus";
+    } else {
+        line << text.what << "; " << text.advice;
+    }
+    line << " (XOS_QUIET=1 leaves this line out)\n";
     line.write_to(the_cell.report_fd);
 }
 

@@ -117,7 +117,7 @@ expect stats-variable-off 0 '^$' env XOS_STATS=0 "$xos" run -- sh -c 'echo >&2'
 expect trace-variable 0 '^[0-9]+ exit_group\(0\) = \? <emulated>$' env XOS_TRACE=1 "$xos" run -- true
 expect trace-variable-off 0 '^$' env XOS_TRACE= "$xos" run -- sh -c 'echo >&2'
 expect quiet-variable-bad 2 'quiet' env XOS_QUIET=perhaps "$xos" run -- true
-expect variables-empty 0 - env XOS_MODE= XOS_TRANSPORT= XOS_MEM= XOS_PAGER= XOS_STATS= XOS_TRACE= XOS_QUIET= \
+expect variables-empty 0 - env XOS_MODE= XOS_TRANSPORT= XOS_MEM= XOS_VCPUS= XOS_PAGER= XOS_STATS= XOS_TRACE= XOS_QUIET= \
     LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
 for variable in MODE TRANSPORT MALLOC MEM PAGER STATS TRACE QUIET; do
     "$xos" run --help | grep -q "Env:XOS_$variable" || {
@@ -217,6 +217,34 @@ for quiet in XOS_QUIET=1 XOS_QUIET=0; do
     [[ ! -s $work/err ]] || { echo "FAIL refused-quietly: $(cat "$work/err")"; failures=$((failures + 1)); }
 done
 expect quiet-bad 125 'XOS_QUIET' env XOS_QUIET=2 LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+
+# A thread more than there are vCPUs: the program hears EAGAIN, and a line says why, once.
+cat >"$work/threads.c" <<'C'
+#include <pthread.h>
+#include <unistd.h>
+static void* wait_for_end(void* ends) { char c; return (void*)read(*(int*)ends, &c, 1); }
+int main(void) {
+    int ends[2], n = 0, failed = 0, error = 0;
+    pthread_t threads[8];
+    if (pipe(ends)) return 100;
+    for (int i = 0; i < 8 && failed < 3; i++) {
+        if (!(error = pthread_create(&threads[n], 0, wait_for_end, ends))) n++;
+        else failed++;
+    }
+    close(ends[1]);
+    for (int i = 0; i < n; i++) pthread_join(threads[i], 0);
+    return 10 * n + error;
+}
+C
+gcc -pthread -o "$work/threads" "$work/threads.c"
+expect threads 80 - "$xos" run --vcpus=9 -- "$work/threads"
+expect threads-refused 41 'a thread cannot be created: all 4 vCPUs are in use; raise --vcpus' "$xos" run --vcpus=4 -- "$work/threads"
+[[ $(wc -l <"$work/err") == 1 ]] || { echo "FAIL threads-refused: more than a line: $(cat "$work/err")"; failures=$((failures + 1)); }
+expect threads-quietly 41 - "$xos" run --quiet --vcpus=4 -- "$work/threads"
+[[ ! -s $work/err ]] || { echo "FAIL threads-quietly: $(cat "$work/err")"; failures=$((failures + 1)); }
+expect bad-vcpus 2 'vcpus' "$xos" run --vcpus=5000 -- true
+expect bad-vcpus-variable 125 'XOS_VCPUS' env XOS_VCPUS=0 LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+expect vcpus-most 80 - "$xos" run --vcpus=4096 -- "$work/threads"
 
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"

@@ -38,6 +38,7 @@ struct run_options {
     std::string stats, trace;  // as in XOS_STATS and XOS_TRACE
     bool quiet = false;
     std::string memory;
+    std::string vcpus;
     std::string pager;
     std::vector<std::string> program;
 };
@@ -274,6 +275,7 @@ int run(const run_options& options) {
     }
     if (options.quiet) environment.set("XOS_QUIET", "1");
     if (!options.memory.empty()) environment.set("XOS_MEM", options.memory);
+    if (!options.vcpus.empty()) environment.set("XOS_VCPUS", options.vcpus);
     if (!options.pager.empty()) environment.set("XOS_PAGER", options.pager);
     environment.set("XOS_PRELOAD", library.string());
     environment.set("XOS_ALSO_PRELOAD", also.string());
@@ -355,6 +357,11 @@ void add_run(CLI::App& app, command_result& result, int& argc, char** argv) {
                      "Bytes of anonymous memory to serve inside, such as 512M; 0: none "
                      "(default: half of the machine's)")
         ->envname("XOS_MEM");
+    command
+        ->add_option("--vcpus", options->vcpus,
+                     "How many threads the program can have at a time, up to 4096 (default: 1024)")
+        ->check(CLI::Range(1, 4096))
+        ->envname("XOS_VCPUS");
     command
         ->add_option("--pager", options->pager,
                      "How that memory becomes resident: system, huge, demand, populate or window[:PAGES]")
