@@ -2,6 +2,7 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 
+#include "libxos/api/rseq.hpp"
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
@@ -146,6 +147,7 @@ start_vectors pass_on(const start_vectors& own, const program_start& start) {
     std::uint64_t* to = base + words - 2 * pairs;
     const auto* auxiliary = reinterpret_cast<const std::uint64_t*>(own.auxiliary);
     for (std::uint64_t i = 0; i < 2 * pairs; i++) to[i] = auxiliary[i];
+    api::hide_rseq(reinterpret_cast<Elf64_auxv_t*>(to));
     // The rest from the far end: the destination is higher, and overlaps the source.
     const auto move = [&](const void* from, std::uint64_t n) {
         const auto* words_from = static_cast<const std::uint64_t*>(from);

@@ -20,6 +20,10 @@
 #include "tests/guest/machine_state.hpp"
 #include "tests/guest/support.hpp"
 
+extern "C" {
+[[gnu::weak]] extern const unsigned __rseq_size;
+}
+
 using namespace xos;
 using namespace xos::test;
 
@@ -359,10 +363,11 @@ TEST_CASE("restartable sequences are taken back and refused inside") {
         // What the C library would use if it were registered.
         const int cpu = sched_getcpu();
         seen.push_back(cpu >= 0 && cpu < sysconf(_SC_NPROCESSORS_CONF) ? "a processor" : "none");
+        seen.push_back(&__rseq_size && __rseq_size ? "there are some" : "there are none");
         return seen;
     };
     const lines inside = in_cell(probe);
-    CHECK(inside == lines{"rseq=-1 ENOSYS", "a processor"});
+    CHECK(inside == lines{"rseq=-1 ENOSYS", "a processor", "there are none"});
     lines on_thread;
     in_cell([&] {
         std::thread([&] { on_thread = probe(); }).join();

@@ -246,6 +246,23 @@ expect bad-vcpus 2 'vcpus' "$xos" run --vcpus=5000 -- true
 expect bad-vcpus-variable 125 'XOS_VCPUS' env XOS_VCPUS=0 LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
 expect vcpus-most 80 - "$xos" run --vcpus=4096 -- "$work/threads"
 
+# What tells a program that it may use restartable sequences says no, also to a constructor, and to both loaders' programs.
+cat >"$work/rseq.c" <<'C'
+#include <stddef.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+extern const unsigned __rseq_size __attribute__((weak));
+static int before = -1;
+static int says(void) { return (&__rseq_size && __rseq_size) + (getauxval(27) || getauxval(28)); }
+__attribute__((constructor)) static void look(void) { before = says(); }
+int main(void) { return before * 10 + says(); }
+C
+gcc -o "$work/rseq" "$work/rseq.c"
+gcc -static -o "$work/rseq-static" "$work/rseq.c"
+expect rseq 0 - "$xos" run -- "$work/rseq"
+expect rseq-own 0 - "$xos" run --loader=own -- "$work/rseq"
+expect rseq-static 0 - "$xos" run -- "$work/rseq-static"
+
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"
 [[ $(cat "$work/out") == one ]] && grep -q 'system calls' "$work/err" || {
