@@ -1,0 +1,98 @@
+#include <linux/fcntl.h>
+
+#include <initializer_list>
+
+#include "libxos/base/raw_syscall.hpp"
+#include "libxos/base/strings.hpp"
+#include "libxos/base/text.hpp"
+#include "libxos/program/launch.hpp"
+
+namespace xos::program {
+
+using base::as_long;
+using base::raw_syscall;
+
+namespace {
+
+constexpr long executable = 1, writable = 2, readable = 4;
+
+bool accessible(const char* path, long wanted) {
+    return raw_syscall(__NR_faccessat2, AT_FDCWD, as_long(path), wanted, AT_EACCESS) == 0;
+}
+
+/// Linux does not execute what somebody may write to. A read lease asks the same question, of files
+/// of one's own.
+bool open_for_writing(int fd) {
+    constexpr long set_signal = 10, set_lease = 1024, read_lock = 0, unlock = 2, sig_urg = 23;
+    constexpr long busy = -11;
+    raw_syscall(__NR_fcntl, fd, set_signal, sig_urg);  // whose default is to be ignored
+    const long r = raw_syscall(__NR_fcntl, fd, set_lease, read_lock);
+    if (r == 0) raw_syscall(__NR_fcntl, fd, set_lease, unlock);
+    return r == busy;
+}
+
+/// glibc's dynamic linker ignores LD_PRELOAD in a process whose ids differ (AT_SECURE).
+bool ignores_preload() {
+    return raw_syscall(__NR_getuid) != raw_syscall(__NR_geteuid) ||
+           raw_syscall(__NR_getgid) != raw_syscall(__NR_getegid);
+}
+
+}  // namespace
+
+launch_plan plan_launch(const program_file& file, const policy& wanted, const surroundings& here) {
+    if (file.what == verdict::linux_decides) return {way::natively, obstacle::none, file.why, ""};
+    if (file.what == verdict::outside) return {way::outside, obstacle::program, file.why, ""};
+    // Such a tracer expects to find the program where Linux starts it, with breakpoints that stop.
+    if (here.traced_from_a_cell)
+        return {way::outside, obstacle::tracer, "is traced by a process in a cell", ""};
+    if (here.must_have_kvm && !accessible("/dev/kvm", readable | writable))
+        return {way::outside, obstacle::device, "may not open /dev/kvm", ""};
+    const bool may_preload = wanted.way != loading::own && accessible(wanted.library, readable);
+    if (file.what == verdict::unreadable) {
+        if (may_preload) return {way::preload, obstacle::none, file.why, ""};
+        return {way::natively, obstacle::unreadable, file.why, ""};
+    }
+    if (file.what == verdict::preloadable && may_preload && !here.is_own_program &&
+        !ignores_preload()) {
+        return {way::preload, obstacle::none, file.why, ""};
+    }
+    if (open_for_writing(file.fd)) return {way::natively, obstacle::none, file.why, ""};
+    constexpr const char* no_way = "cannot be preloaded into, and there is no loader";
+    if (wanted.way == loading::preload) return {way::outside, obstacle::needs_loader, no_way, ""};
+    if (!accessible(wanted.loader, executable))
+        return {way::outside, obstacle::loader_missing, no_way, ""};
+    return {way::own, obstacle::none, file.why, wanted.loader};
+}
+
+bool start_request::is_by_path() const {
+    return directory == AT_FDCWD || *path == '/';
+}
+
+char* loader_words::make(const start_request& asked, int descriptor, char* text) {
+    count = 0;
+    const auto string = [&](const char* beginning, const char* rest) {
+        list[count++] = text;
+        for (const char* piece : {beginning, rest}) {
+            for (; *piece; piece++) *text++ = *piece;
+        }
+        *text++ = '\0';
+    };
+    // The name that Linux makes up otherwise (fs/exec.c, alloc_bprm).
+    base::text<64> name, number;
+    name << "--program=";
+    if (!asked.is_by_path()) {
+        (name << "/dev/fd/").dec(static_cast<unsigned>(asked.directory));
+        if (!asked.is_unnamed()) name << "/";
+    }
+    list[count++] = "xos-loader";
+    string(name.terminated(), asked.path);
+    if (asked.is_unnamed()) list[count++] = "--unnamed";
+    if (descriptor >= 0) {
+        (number << "--descriptor=").dec(static_cast<unsigned>(descriptor));
+        string(number.terminated(), "");
+    }
+    list[count++] = "--";
+    return text;
+}
+
+}  // namespace xos::program
