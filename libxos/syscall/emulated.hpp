@@ -87,7 +87,7 @@ long process_madvise(cell::context& c, const std::uint64_t* a);
 long getrlimit(cell::context& c, const std::uint64_t* a);
 long setrlimit(cell::context& c, const std::uint64_t* a);
 long prlimit64(cell::context& c, const std::uint64_t* a);
-// leave_calls_host.cpp
+// seccomp_calls_host.cpp
 long seccomp(cell::context& c, const std::uint64_t* a);
 long prctl(cell::context& c, const std::uint64_t* a);
 // descriptor_calls_host.cpp
