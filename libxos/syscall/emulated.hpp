@@ -119,6 +119,7 @@ void make_machine_of_child(cell::context& c);
 /// Made by this thread for the application, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);
 
+// copy_host.cpp
 /// The application's memory, with Linux's answer to a bad pointer: false is -EFAULT.
 bool copy_in(void* to, std::uint64_t from, std::size_t n);
 bool copy_out(std::uint64_t to, const void* from, std::size_t n);

@@ -10,7 +10,6 @@
 namespace xos::syscall {
 
 using cell::context;
-using cell::io_vector;
 using cell::position;
 using cell::taken_back;
 using cell::the_cell;
@@ -154,37 +153,6 @@ long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
     const long result = forward_call(c, call);
     if (result == taken_back) c.where = position::taken_back;
     return result;
-}
-
-namespace {
-
-bool copy(long direction, void* own, std::uint64_t theirs, std::size_t n) {
-    const io_vector local{reinterpret_cast<std::uint64_t>(own), n}, remote{theirs, n};
-    const long r = base::raw_syscall(direction, base::raw_syscall(__NR_getpid),
-                                     base::as_long(&local), 1, base::as_long(&remote), 1, 0);
-    return r == static_cast<long>(n);
-}
-
-}  // namespace
-
-bool copy_in(void* to, std::uint64_t from, std::size_t n) {
-    return copy(__NR_process_vm_readv, to, from, n);
-}
-
-bool copy_out(std::uint64_t to, const void* from, std::size_t n) {
-    return copy(__NR_process_vm_writev, const_cast<void*>(from), to, n);
-}
-
-long copy_in_string(char* to, std::uint64_t from, std::size_t size) {
-    for (std::size_t n = 0; n < size;) {
-        std::size_t piece = page_size - (from + n) % page_size;
-        if (piece > size - n) piece = size - n;
-        if (!copy_in(to + n, from + n, piece)) return -1;
-        for (const std::size_t end = n + piece; n < end; n++) {
-            if (!to[n]) return static_cast<long>(n);
-        }
-    }
-    return -1;
 }
 
 }  // namespace xos::syscall

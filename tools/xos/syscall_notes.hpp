@@ -91,7 +91,8 @@ inline std::string_view note_on(std::string_view name) {
         {"ptrace",
          "what a traced process executes runs outside; of one that is in a cell already, a tracer "
          "sees host mode: registers of the run loop, not the guest's ([run.md](run.md))"},
-        {"process_vm_readv", "libxos reads arguments with it: a filter must allow it"},
+        {"process_vm_readv",
+         "libxos reads arguments with it; where a filter refuses it, by way of a pipe"},
         {"uretprobe", "made by the kernel's own trampoline only; Linux 6.11"},
     };
     for (const note& n : notes)
