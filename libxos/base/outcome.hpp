@@ -36,6 +36,7 @@ enum class step : unsigned {
     open_module,
     module_version,
     attach_module,
+    inside_a_cell,
 };
 
 struct [[nodiscard]] outcome {

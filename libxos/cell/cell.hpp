@@ -198,6 +198,9 @@ void update_processor_number(context& c, std::uint32_t number);
 
 [[noreturn]] void run_loop(context& c);
 
+/// A code of arch_prctl(2) that Linux refuses, and succeeds in a cell.
+inline constexpr long is_inside_a_cell = 0x78'6f'73;
+
 /// Prints the report of a cell that cannot go on and ends the process with SIGABRT.
 [[noreturn]] void die(context* c, const char* reason, std::uint64_t detail = 0);
 /// The same for an exception whose frame is known, and for a fault in host mode.

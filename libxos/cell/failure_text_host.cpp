@@ -1,5 +1,9 @@
-#include <cerrno>
+#include <linux/resource.h>
 
+#include <cerrno>
+#include <cstdint>
+
+#include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/failure_text.hpp"
 
 namespace xos::cell {
@@ -12,6 +16,28 @@ constexpr failure_text no_thread{
     "no thread is left for KVM, which needs one to begin",
     "raise the limit of processes (ulimit -u, or pids.max of the control group, which systemd "
     "calls TasksMax)"};
+
+bool is_limited(unsigned resource) {
+    std::uint64_t limit[2] = {~std::uint64_t{0}, 0};
+    base::raw_syscall(__NR_prlimit64, 0, resource, 0, base::as_long(limit));
+    return limit[0] != ~std::uint64_t{0};
+}
+
+/// Which limit it was that Linux's ENOMEM is about, as far as one can tell.
+const char* memory_advice() {
+    const bool space = is_limited(RLIMIT_AS), data = is_limited(RLIMIT_DATA);
+    if (space && data)
+        return "raise RLIMIT_AS (ulimit -v) and RLIMIT_DATA (ulimit -d), or let libxos take less: "
+               "--mem of `xos run`, smaller arenas in cell_options";
+    if (data)
+        return "raise RLIMIT_DATA (ulimit -d), or let libxos take less: --mem of `xos run`, "
+               "smaller arenas in cell_options";
+    if (space)
+        return "raise RLIMIT_AS (ulimit -v), or let libxos take less: --mem of `xos run`, smaller "
+               "arenas in cell_options";
+    return "let libxos take less: --mem of `xos run`, smaller arenas in cell_options; if that does "
+           "not help, see vm.overcommit_memory and vm.max_map_count";
+}
 
 }  // namespace
 
@@ -60,8 +86,7 @@ failure_text text_of(base::outcome failure) {
         case step::no_xsave:
             return {"Linux has not enabled XSAVE", "boot without noxsave"};
         case step::reserve_memory:
-            return {"address space for libxos could not be reserved",
-                    "raise RLIMIT_AS, or give smaller arenas in cell_options"};
+            return {"address space for libxos could not be reserved", memory_advice()};
         case step::create_vm:
             if (error == EMFILE) {
                 return {"no file descriptor left for the VM", "raise RLIMIT_NOFILE (ulimit -n)"};
@@ -75,7 +100,7 @@ failure_text text_of(base::outcome failure) {
             }
             return {"KVM could not create a vCPU", "see dmesg and `xos doctor`"};
         case step::map_vcpu:
-            return {"kvm_run could not be mapped", "raise RLIMIT_AS"};
+            return {"kvm_run could not be mapped", memory_advice()};
         case step::first_run:
             return no_thread;
         case step::set_cpuid:
@@ -141,6 +166,10 @@ failure_text text_of(base::outcome failure) {
         case step::attach_module:
             return {"the kernel module could not be attached to the VM",
                     "see dmesg; transport auto or exit works without it"};
+        case step::inside_a_cell:
+            return {"this process is in a cell already, and a cell cannot hold another",
+                    "start the program without `xos run`, or from one with --follow=none; under "
+                    "`xos run` it needs no cell of its own"};
         case step::bad_option:
             return {"a cell_options value is out of range",
                     "max_vcpus must be at least 1 and system_arena hold 52 MiB and 100 KiB a vCPU"};

@@ -190,6 +190,7 @@ void take_over_signals(signal_table& table) {
 
 outcome start(const cell_options& options, const exit_hooks& hooks) {
     if (the_cell.started) return {step::already_started, 114};
+    if (raw_syscall(__NR_arch_prctl, is_inside_a_cell) == 0) return {step::inside_a_cell, 95};
     the_cell.hooks = hooks;
     if (auto failed = build(options); !failed.ok()) {
         the_cell.calls.detach(the_cell.descriptors);

@@ -282,6 +282,8 @@ long arch_prctl(context& c, const std::uint64_t* a) {
     constexpr std::uint64_t set_gs = 0x1001, set_fs = 0x1002, get_fs = 0x1003, get_gs = 0x1004,
                             set_cpuid = 0x1012, enable_shadow_stack = 0x5001;
     switch (a[0]) {
+        case cell::is_inside_a_cell:
+            return 0;
         case set_fs: {
             const long r = forward(c, __NR_arch_prctl, a);
             if (r == 0) c.cpu.write_fs(a[1]);

@@ -262,6 +262,20 @@ gcc -static -o "$work/rseq-static" "$work/rseq.c"
 expect rseq 0 - "$xos" run -- "$work/rseq"
 expect rseq-own 0 - "$xos" run --loader=own -- "$work/rseq"
 expect rseq-static 0 - "$xos" run -- "$work/rseq-static"
+# A cell in a cell: said at once, whoever it is that wants one.
+status=0
+timeout 60 "$xos" run -- "$xos" doctor >"$work/out" 2>"$work/err" </dev/null || status=$?
+if [[ $status != 1 ]] || ! grep -Eq 'fail +cell +does not start: this process is in a cell already' "$work/out" ||
+    ! grep -q 'without `xos run`' "$work/out" ||
+    grep -q 'bug of libxos' "$work/out"; then
+    echo "FAIL nested: status $status: $(grep -E 'fail' "$work/out") $(head -c 300 "$work/err")"
+    failures=$((failures + 1))
+fi
+expect nested-without-follow 0 - "$xos" run --follow=none -- sh -c '"$0" run -- true' "$xos"
+
+# A limit that is too low is named, and what can be done.
+expect limit-of-data 125 'RLIMIT_DATA .ulimit -d.*--mem' sh -c 'ulimit -d 100000; exec "$0" run -- true' "$xos"
+expect limit-of-address-space 125 'RLIMIT_AS .ulimit -v.*--mem' sh -c 'ulimit -v 200000; exec "$0" run -- true' "$xos"
 
 # The program's output is its own: statistics go to standard error, also when it has closed that.
 "$xos" run --stats -- sh -c 'echo one; exec 2>&-' >"$work/out" 2>"$work/err"

@@ -164,19 +164,24 @@ void judge_processor(const features& f, std::vector<finding>& to) {
 }
 
 finding limits() {
-    rlimit files{}, space{};
+    rlimit files{}, space{}, data{};
     getrlimit(RLIMIT_NOFILE, &files);
     getrlimit(RLIMIT_AS, &space);
-    const bool few = files.rlim_cur < 256, small = space.rlim_cur < gib;
+    getrlimit(RLIMIT_DATA, &data);
+    const bool few = files.rlim_cur < 256, small = space.rlim_cur < gib,
+               little = data.rlim_cur < gib;
     std::string value = fmt::format("{} file descriptors, ", files.rlim_cur);
     value += space.rlim_cur == RLIM_INFINITY
                  ? "address space unlimited"
                  : fmt::format("{} MiB of address space", space.rlim_cur / mib);
+    if (data.rlim_cur != RLIM_INFINITY)
+        value += fmt::format(", {} MiB of data", data.rlim_cur / mib);
     std::string advice;
     if (few) advice = "Every thread in the cell takes a descriptor: raise `ulimit -n`. ";
     if (small) advice += "libxos reserves some 390 MiB by default: raise `ulimit -v`. ";
+    if (little) advice += "libxos takes some 390 MiB of data by default: raise `ulimit -d`. ";
     if (!advice.empty()) advice.pop_back();
-    return {few || small ? warn : ok, "process limits", value, advice};
+    return {few || small || little ? warn : ok, "process limits", value, advice};
 }
 
 finding pool(const features& f, std::size_t page_bytes, const char* subject) {
