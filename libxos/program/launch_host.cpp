@@ -6,6 +6,7 @@
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/program/launch.hpp"
+#include "libxos/program/sanitizers.hpp"
 
 namespace xos::program {
 
@@ -37,6 +38,12 @@ bool ignores_preload() {
            raw_syscall(__NR_getgid) != raw_syscall(__NR_getegid);
 }
 
+/// libxos-preload.so is in front of every other library.
+bool works_only_in_loader(const program_file& file, const policy& wanted) {
+    return wanted.way == loading::automatic && needs_first_library(file.fd) &&
+           accessible(wanted.loader, executable);
+}
+
 }  // namespace
 
 launch_plan plan_launch(const program_file& file, const policy& wanted, const surroundings& here) {
@@ -53,7 +60,7 @@ launch_plan plan_launch(const program_file& file, const policy& wanted, const su
         return {way::natively, obstacle::unreadable, file.why, ""};
     }
     if (file.what == verdict::preloadable && may_preload && !here.is_own_program &&
-        !ignores_preload()) {
+        !ignores_preload() && !works_only_in_loader(file, wanted)) {
         return {way::preload, obstacle::none, file.why, ""};
     }
     if (open_for_writing(file.fd)) return {way::natively, obstacle::none, file.why, ""};
