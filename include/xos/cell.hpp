@@ -21,19 +21,10 @@
 #include <cstddef>
 #include <string>
 #include <xos/mode.hpp>
+#include <xos/residency.hpp>
 #include <xos/transport.hpp>
 
 namespace xos {
-
-/// How anonymous memory of the process becomes resident. The guest's own translations are always
-/// there when a mapping is.
-enum class residency : unsigned {
-    system,    ///< at the first touch, by transparent huge pages if the machine's setting is "always"
-    huge,      ///< at the first touch, by transparent huge pages if the setting is not "never"
-    demand,    ///< at the first touch, 4 KiB at a time
-    populate,  ///< before it is handed out, 64 MiB at a time
-    window,    ///< before it is handed out, `process_window` pages of 4 KiB at a time
-};
 
 /// What a cell is made with. The defaults suit a service.
 struct cell_options {

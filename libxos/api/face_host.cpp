@@ -2,7 +2,7 @@
 // concerns the programs that this one executes is in program/policy.hpp.
 #include <linux/fcntl.h>
 
-#include <xos/cell.hpp>
+#include <xos/residency.hpp>
 
 #include "libxos/api/face.hpp"
 #include "libxos/api/runtime.hpp"

@@ -13,7 +13,7 @@
 // have written, itself or by a system call, so the processor's dirty bits do not count.
 #pragma once
 
-#include <xos/cell.hpp>
+#include <xos/residency.hpp>
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/memory/buddy.hpp"

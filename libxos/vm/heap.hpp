@@ -9,7 +9,7 @@
 // Linux's break becomes the program's for good, and every later brk is Linux's.
 #pragma once
 
-#include <xos/cell.hpp>
+#include <xos/residency.hpp>
 
 #include "libxos/cell/cell.hpp"
 
