@@ -69,13 +69,12 @@ void make_view() {
     if (view.value) return;
     view = vm::reserve(bytes);
     map_shared(view, pages, vm::access::read_write);
-    vm::scan(view, bytes, vm::usage::dirty, true, bitmap());
+    check(vm::scan(view, bytes, vm::usage::dirty, true, bitmap()).result);
 }
 
 std::uint64_t scan_view(std::uint64_t operations) {
-    return measure(operations, view.value, [] {
-        return static_cast<std::uint64_t>(vm::scan(view, bytes, vm::usage::dirty, true, bitmap()));
-    });
+    return measure(operations, view.value,
+                   [] { return vm::scan(view, bytes, vm::usage::dirty, true, bitmap()).found; });
 }
 
 const registration scanning({

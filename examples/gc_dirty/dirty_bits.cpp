@@ -11,6 +11,10 @@ namespace gc_dirty {
 
 namespace {
 
+void require(xos::vm::map_result r) {
+    if (r != xos::vm::map_result::ok) throw std::runtime_error(xos::vm::to_string(r));
+}
+
 class dirty_bits final : public tracked_memory {
   public:
     dirty_bits(std::size_t pages, xos::mode mode) : bytes_(pages * xos::page_size) {
@@ -23,8 +27,7 @@ class dirty_bits final : public tracked_memory {
         inside([&] {
             xos::vm::batch changes;
             changes.map_new(view_, bytes_, xos::vm::access::read_write);
-            if (const auto r = changes.commit(); r != xos::vm::map_result::ok)
-                throw std::runtime_error(xos::vm::to_string(r));
+            require(changes.commit());
         });
     }
 
@@ -41,10 +44,7 @@ class dirty_bits final : public tracked_memory {
 
     void take_changed(page_set& changed) override {
         constexpr bool clear = true;
-        const long found =
-            xos::vm::scan(view_, bytes_, xos::vm::usage::dirty, clear, changed.words());
-        if (found < 0)
-            throw std::runtime_error(xos::vm::to_string(static_cast<xos::vm::map_result>(found)));
+        require(xos::vm::scan(view_, bytes_, xos::vm::usage::dirty, clear, changed.words()).result);
     }
 
     std::optional<std::uint64_t> exits() const override { return xos::thread_exits(); }

@@ -61,8 +61,7 @@ class view_space final : public object_space {
 
     void take_accessed(std::uint64_t* bits) override {
         constexpr bool clear = true;
-        const long found = xos::vm::scan(view_, bytes_, xos::vm::usage::accessed, clear, bits);
-        if (found < 0) require(static_cast<xos::vm::map_result>(found));
+        require(xos::vm::scan(view_, bytes_, xos::vm::usage::accessed, clear, bits).result);
     }
 
     std::optional<std::uint64_t> exits() const override { return xos::thread_exits(); }

@@ -152,12 +152,19 @@ class batch {
 /// Which use of a page counts.
 enum class usage : unsigned { accessed = 1, dirty = 2 };
 
+/// What scan() has found, or why it has not looked.
+struct [[nodiscard]] scan_result {
+    map_result result = map_result::ok;
+    std::size_t found = 0;  ///< used pages; 0 unless `result` is ok
+};
+
 /// Finds the pages (smallest leaves) of a view range that were used since the last time that
 /// `clear` was set: bit n of `bitmap` is page n. A page just mapped counts as used. With `clear`
 /// the next use sets the bit again; that takes one flush. Inside the guest.
 /// @param bitmap  one bit a page, rounded up to whole words; overwritten.
-/// @return how many, or a negative map_result.
-long scan(gva begin, std::size_t bytes, usage what, bool clear, std::uint64_t* bitmap) noexcept;
+/// @return how many pages, or not_reserved or misaligned.
+scan_result scan(gva begin, std::size_t bytes, usage what, bool clear,
+                 std::uint64_t* bitmap) noexcept;
 
 }  // namespace xos::vm
 

@@ -196,23 +196,24 @@ map_result batch::commit() noexcept {
     return result;
 }
 
-long scan(gva begin, std::size_t bytes, usage what, bool clear, std::uint64_t* bitmap) noexcept {
+scan_result scan(gva begin, std::size_t bytes, usage what, bool clear,
+                 std::uint64_t* bitmap) noexcept {
     const auto flag = what == usage::dirty ? arch::entry_flags::dirty : arch::entry_flags::accessed;
     const view* v = the_views.find(begin);
-    if (!v) return static_cast<long>(map_result::not_reserved);
+    if (!v) return {.result = map_result::not_reserved};
     // In stretches, so that signals and other editors need not wait for all of it.
     const std::size_t stretch = std::size_t{1} << (v->fine_shift + 18);
-    long found = 0;
+    scan_result all;
     for (std::size_t at = 0; at < bytes; at += stretch) {
         const std::size_t part = bytes - at < stretch ? bytes - at : stretch;
         std::uint64_t* words = bitmap + (at >> v->fine_shift) / 64;
         api::touch(words, ((part >> v->fine_shift) + 63) / 64 * 8);
         scan_request r{begin + at, part, words, static_cast<std::uint64_t>(flag), clear, 0};
         const long result = gateway_call(gateway_scan, reinterpret_cast<long>(&r));
-        if (result < 0) return result;
-        found += static_cast<long>(r.found);
+        if (result < 0) return {.result = static_cast<map_result>(result)};
+        all.found += r.found;
     }
-    return found;
+    return all;
 }
 
 }  // namespace xos::vm

@@ -368,14 +368,16 @@ TEST_CASE("a scan finds the pages written since the last one") {
         const auto scan = [&](vm::usage what, bool clear) {
             return vm::scan(view, pages * page_size, what, clear, bits.data());
         };
-        const auto expect = [&](const char* when, long found, const std::vector<bool>& marks) {
-            long n = 0;
+        const auto expect = [&](const char* when, vm::scan_result seen,
+                                const std::vector<bool>& marks) {
+            std::size_t n = 0;
             for (unsigned p = 0; p < pages; p++) {
                 const bool bit = bits[p / 64] >> (p % 64) & 1;
                 if (bit != marks[p]) wrong.push_back(std::string(when) + std::to_string(p));
                 n += marks[p];
             }
-            if (found != n) wrong.push_back(std::string(when) + "count " + std::to_string(found));
+            if (seen.result != ok || seen.found != n)
+                wrong.push_back(std::string(when) + "count " + std::to_string(seen.found));
         };
         expect("new ", scan(vm::usage::dirty, true), std::vector<bool>(pages, true));
         expect("none ", scan(vm::usage::dirty, true), std::vector<bool>(pages, false));
@@ -392,16 +394,19 @@ TEST_CASE("a scan finds the pages written since the last one") {
             expect("kept ", scan(vm::usage::dirty, false), marks);
             expect("cleared ", scan(vm::usage::dirty, true), marks);
         }
-        scan(vm::usage::accessed, true);
+        if (scan(vm::usage::accessed, true).result != ok) wrong.push_back("refused");
         std::vector<bool> touched(pages, false);
         for (unsigned p = 5; p < pages; p += 77) {
             (void)reinterpret_cast<volatile char*>(view.value)[p * page_size];
             touched[p] = true;
         }
         expect("accessed ", scan(vm::usage::accessed, true), touched);
-        if (vm::scan(view + 1, page_size, vm::usage::dirty, true, bits.data()) != -2)
+        const auto refused = [&](gva begin) {
+            return vm::scan(begin, page_size, vm::usage::dirty, true, bits.data());
+        };
+        if (const auto r = refused(view + 1); r.result != misaligned || r.found)
             wrong.push_back("misaligned");
-        if (vm::scan(gva{0x1000}, page_size, vm::usage::dirty, true, bits.data()) != -1)
+        if (const auto r = refused(gva{0x1000}); r.result != not_reserved || r.found)
             wrong.push_back("nowhere");
         return wrong;
     });
