@@ -54,22 +54,16 @@ constexpr unsigned port = XOS_PORT_NULL;
 
 void connect_port(unsigned flags) {
     static int event = -1;
-    static long failed;
-    static unsigned wanted;
-    wanted = flags;
-    host_call(
-        [](void*) {
-            if (event < 0) event = eventfd(0, EFD_CLOEXEC);
-            kvm_ioeventfd e{};
-            e.addr = port;
-            e.len = 4;
-            e.fd = event;
-            e.flags = KVM_IOEVENTFD_FLAG_PIO | wanted;
-            failed = ioctl(cell::the_cell.machine.fd(), KVM_IOEVENTFD, &e) == 0 ? 0 : errno;
-        },
-        nullptr);
-    if (failed)
-        throw std::system_error(static_cast<int>(failed), std::system_category(), "KVM_IOEVENTFD");
+    host_call([flags] {
+        if (event < 0) event = eventfd(0, EFD_CLOEXEC);
+        kvm_ioeventfd e{};
+        e.addr = port;
+        e.len = 4;
+        e.fd = event;
+        e.flags = KVM_IOEVENTFD_FLAG_PIO | flags;
+        if (ioctl(cell::the_cell.machine.fd(), KVM_IOEVENTFD, &e) != 0)
+            throw std::system_error(errno, std::system_category(), "KVM_IOEVENTFD");
+    });
 }
 void answer_port_in_kernel() {
     connect_port(0);

@@ -18,8 +18,16 @@
 
 #if __cplusplus >= 202002L
 
+#include <concepts>
 #include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
 #include <xos/mode.hpp>
 #include <xos/residency.hpp>
 #include <xos/transport.hpp>
@@ -103,9 +111,46 @@ class scoped_entry {
     scoped_entry& operator=(const scoped_entry&) = delete;
 };
 
-/// Runs `fn(argument)` in host mode on the calling thread, from inside the guest: one exit.
-/// Outside it is a plain call. For work that must see host state; `fn` must not enter or leave.
+namespace detail {
 void host_call(void (*fn)(void*), void* argument);
+}
+
+/// Runs a callable in host mode on the calling thread: one exit. Outside it is a plain call. For
+/// work that must see the host's state:
+///
+///     const int cpus = xos::host_call([&] { return count_cpus(path); });
+///
+/// Call inside or outside, also in a fault handler. The callable runs on a stack of 100 KiB. It
+/// must not enter, leave or jump out (longjmp). Signals wait until it has returned.
+/// @return what the callable returns, by value.
+/// @throws what the callable throws.
+template <class F>
+requires std::invocable<F>
+auto host_call(F&& f) {
+    using result = std::remove_cvref_t<std::invoke_result_t<F>>;
+    constexpr bool returns = !std::is_void_v<result>;
+    struct {
+        std::remove_reference_t<F>* callable;
+        std::optional<std::conditional_t<returns, result, std::monostate>> value;
+        std::exception_ptr thrown;
+    } call{std::addressof(f), {}, {}};
+    // Nothing unwinds through the exit.
+    detail::host_call(
+        [](void* argument) {
+            auto& c = *static_cast<decltype(call)*>(argument);
+            try {
+                if constexpr (returns)
+                    c.value.emplace(std::invoke(std::forward<F>(*c.callable)));
+                else
+                    std::invoke(std::forward<F>(*c.callable));
+            } catch (...) {
+                c.thrown = std::current_exception();
+            }
+        },
+        &call);
+    if (call.thrown) std::rethrow_exception(std::move(call.thrown));
+    if constexpr (returns) return std::move(*call.value);
+}
 
 }  // namespace xos
 

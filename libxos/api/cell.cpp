@@ -156,7 +156,7 @@ std::string mode_reason() {
     return text;
 }
 
-void host_call(void (*fn)(void*), void* argument) {
+void detail::host_call(void (*fn)(void*), void* argument) {
     if (!inside()) return fn(argument);
     auto* area = arch::current_area();
     area->host_call = fn;

@@ -24,15 +24,9 @@ gva gva_of(const void* p) {
     return gva{reinterpret_cast<std::uint64_t>(p)};
 }
 
-/// Runs `f` in host mode, wherever the caller is.
-template <class F>
-void in_host(F&& f) {
-    host_call([](void* argument) { (*static_cast<F*>(argument))(); }, &f);
-}
-
 arena_statistics statistics_of(vm::arena& a) {
     arena_statistics s;
-    in_host([&] {
+    host_call([&] {
         if (!a.exists()) return;
         host_edit editing(cell::the_cell.space().lock());
         const buddy& pages = a.pages();
@@ -50,7 +44,7 @@ arena_statistics statistics_of(vm::arena& a) {
 
 bool is_sound(vm::arena& a) {
     bool sound = false;
-    in_host([&] {
+    host_call([&] {
         host_edit editing(cell::the_cell.space().lock());
         sound = !a.exists() || a.pages().check();
     });
@@ -68,7 +62,7 @@ arena::arena(const options& o) {
                                    .node = o.node,
                                    .keep_dirty = o.keep_dirty};
     base::outcome failed;
-    in_host([&] {
+    host_call([&] {
         failed = vm::make_arena(wanted, id_);
         if (!failed.ok()) return;
         core_ = vm::the_arenas.slots[id_];
@@ -88,7 +82,7 @@ arena::arena(const options& o) {
 
 arena::~arena() {
     api::ignore_arena(*core_);
-    in_host([&] { vm::give_up_arena(id_); });
+    host_call([&] { vm::give_up_arena(id_); });
 }
 
 void* arena::allocate(std::size_t bytes, contents wanted) noexcept {
@@ -126,7 +120,7 @@ gpa arena::frame_of(const void* p) const noexcept {
 
 std::size_t arena::trim(std::size_t keep) {
     std::size_t given = 0;
-    in_host([&] { given = core_->trim_in_host(keep); });
+    host_call([&] { given = core_->trim_in_host(keep); });
     return given;
 }
 

@@ -9,7 +9,7 @@ namespace xos {
 statistics stats() {
     statistics s;
     // In ring3 part of the counters lies where only kernel-side code and the host can read.
-    host_call([](void* to) { api::collect(*static_cast<statistics*>(to)); }, &s);
+    host_call([&s] { api::collect(s); });
     return s;
 }
 

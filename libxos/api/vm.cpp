@@ -50,23 +50,15 @@ gva reserve(std::size_t bytes, leaf smallest) {
         api::raise(EINVAL, "vm::reserve(): unknown leaf size");
     if (smallest == leaf::page_1g && !gigabyte_leaves())
         api::raise(EINVAL, "vm::reserve(): this machine has no 1 GiB leaves for guests");
-    struct request {
-        std::size_t bytes;
-        arch::level smallest;
-        gva begin;
-        base::outcome failed;
-    } r{bytes, static_cast<arch::level>(smallest), {}, {}};
+    gva begin;
     // Slots and reservations are Linux's business, so in host mode.
-    host_call(
-        [](void* argument) {
-            auto& r = *static_cast<request*>(argument);
-            r.failed = reserve_frames(api::frame_arena_bytes());
-            if (r.failed.ok()) r.failed = reserve_view(r.bytes, r.smallest, r.begin);
-            cell::the_cell.hides_memory = true;
-        },
-        &r);
-    if (!r.failed.ok()) api::raise(r.failed);
-    return r.begin;
+    const base::outcome failed = host_call([&] {
+        cell::the_cell.hides_memory = true;
+        if (auto none = reserve_frames(api::frame_arena_bytes()); !none.ok()) return none;
+        return reserve_view(bytes, static_cast<arch::level>(smallest), begin);
+    });
+    if (!failed.ok()) api::raise(failed);
+    return begin;
 }
 
 gpa allocate_frame() noexcept {

@@ -11,11 +11,13 @@
 #include <condition_variable>
 #include <cstring>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <set>
 #include <stdexcept>
 #include <xos/stats.hpp>
+#include <xos/trap.hpp>
 
 #include "tests/guest/machine_state.hpp"
 #include "tests/guest/support.hpp"
@@ -305,26 +307,61 @@ TEST_CASE("one mutex is shared by threads inside and outside") {
 
 TEST_CASE("a host call runs outside and returns inside") {
     ensure_cell();
-    struct {
-        bool inside_call = true, inside_after = false;
-        int value = 0;
-    } seen;
+    bool inside_call = true, inside_after = false;
+    int value = 0;
     {
         scoped_entry guard;
-        host_call(
-            [](void* p) {
-                auto& s = *static_cast<decltype(seen)*>(p);
-                s.inside_call = inside();
-                s.value = 7;
-            },
-            &seen);
-        seen.inside_after = inside();
+        host_call([&] {
+            inside_call = inside();
+            value = 7;
+        });
+        inside_after = inside();
     }
-    CHECK_FALSE(seen.inside_call);
-    CHECK(seen.inside_after);
-    CHECK(seen.value == 7);
-    host_call([](void* p) { *static_cast<int*>(p) = 8; }, &seen.value);
-    CHECK(seen.value == 8);
+    CHECK_FALSE(inside_call);
+    CHECK(inside_after);
+    CHECK(value == 7);
+    host_call([&] { value = 8; });
+    CHECK(value == 8);
+}
+
+TEST_CASE("a host call hands back what its callable returns and throws") {
+    const auto probe = [] {
+        lines seen;
+        seen.push_back(host_call([] { return std::string(100, 'x'); }));
+        // What can only be moved, in both directions.
+        auto handed = std::make_unique<int>(41);
+        const auto back = host_call([p = std::move(handed)]() mutable {
+            ++*p;
+            return std::move(p);
+        });
+        seen.push_back(std::to_string(*back));
+        int local = 1;
+        const auto& const_callable = [&local] { return local + 1; };
+        seen.push_back(std::to_string(host_call(const_callable)));
+        seen.push_back(std::to_string(host_call(getpid) == getpid()));
+        try {
+            host_call([] { throw_through(3); });
+        } catch (const std::runtime_error& e) {
+            seen.push_back(e.what());
+        }
+        return seen;
+    };
+    CHECK(same(probe) == lines{std::string(100, 'x'), "42", "2", "1", "from below"});
+}
+
+TEST_CASE("a fault handler makes a host call") {
+    ensure_cell();
+    static bool inside_call = true;
+    const auto guard = on_exception(exception::invalid_opcode, [](trap_frame& f, void*) {
+        inside_call = host_call([] { return inside(); });
+        f.rip += 2;
+        return verdict::resume;
+    });
+    CHECK(in_cell([] {
+        asm volatile("ud2");
+        return inside();
+    }));
+    CHECK_FALSE(inside_call);
 }
 
 TEST_CASE("vCPUs are pooled") {

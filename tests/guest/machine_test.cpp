@@ -26,23 +26,13 @@ std::uint64_t now(clockid_t clock) {
            static_cast<std::uint64_t>(t.tv_nsec);
 }
 
-struct clock_reading {
-    clockid_t clock;
-    std::uint64_t value = 0;
-};
-
 std::uint64_t host_clock(clockid_t clock) {
-    clock_reading r{clock};
-    host_call(
-        [](void* p) {
-            auto& r = *static_cast<clock_reading*>(p);
-            timespec t;
-            syscall(SYS_clock_gettime, r.clock, &t);
-            r.value = static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 +
-                      static_cast<std::uint64_t>(t.tv_nsec);
-        },
-        &r);
-    return r.value;
+    return host_call([clock] {
+        timespec t;
+        syscall(SYS_clock_gettime, clock, &t);
+        return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 +
+               static_cast<std::uint64_t>(t.tv_nsec);
+    });
 }
 
 [[gnu::noinline]] unsigned long deep(unsigned n) {
@@ -122,14 +112,9 @@ TEST_CASE("the vDSO's clocks agree with Linux and never step back") {
 
 TEST_CASE("the time stamp counter is the host's") {
     const bool between = in_cell([] {
-        struct {
-            std::uint64_t value;
-        } before{}, after{};
-        const auto read = [](void* p) { *static_cast<std::uint64_t*>(p) = __rdtsc(); };
-        host_call(read, &before);
-        const std::uint64_t here = __rdtsc();
-        host_call(read, &after);
-        return before.value <= here && here <= after.value;
+        const auto read = [] { return __rdtsc(); };
+        const std::uint64_t before = host_call(read), here = read(), after = host_call(read);
+        return before <= here && here <= after;
     });
     CHECK(between);
 }

@@ -151,12 +151,10 @@ TEST_CASE("leave and enter in a fault handler are refused") {
 TEST_CASE("enter in a host call is refused") {
     static int entering, leaving;
     in_cell([] {
-        host_call(
-            [](void*) {
-                entering = errno_of([] { enter(); });
-                leaving = errno_of([] { leave(); });
-            },
-            nullptr);
+        host_call([] {
+            entering = errno_of([] { enter(); });
+            leaving = errno_of([] { leave(); });
+        });
         return 0;
     });
     CHECK(entering == EBUSY);
