@@ -54,7 +54,7 @@ std::uint64_t protect_view(std::uint64_t operations) {
             changes.protect(begin + 2 * i * page_size, page_size,
                             writable ? vm::access::read_write : vm::access::read);
         }
-        changes.commit();
+        check(changes.commit());
     });
 }
 
@@ -92,13 +92,13 @@ void move_in_view(std::uint64_t operations) {
     for (; operations; operations--) {
         changes.clear();
         changes.move(from, moved_bytes, to);
-        changes.commit();
+        check(changes.commit());
         std::swap(from, to);
     }
     if (from == mapped_pages()) return;
     changes.clear();
     changes.move(from, moved_bytes, to);
-    changes.commit();
+    check(changes.commit());
 }
 
 const registration moving({

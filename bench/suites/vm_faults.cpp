@@ -119,7 +119,7 @@ void protect_and_write_region(std::uint64_t operations) {
 void protect_and_write_view(std::uint64_t operations) {
     const gva page = mapped_pages();
     for (; operations; operations--) {
-        vm::protect(page, vm::access::read);
+        (void)vm::protect(page, vm::access::read);
         write_byte(page.value);
     }
 }
@@ -156,7 +156,7 @@ void protect_group_of_view(std::uint64_t operations) {
         const std::uint64_t pages = std::min(operations, group);
         changes.clear();
         changes.protect(begin, pages * page_size, vm::access::read);
-        changes.commit();
+        check(changes.commit());
         for (std::uint64_t i = 0; i < pages; i++) write_byte(begin.value + i * page_size);
         operations -= pages;
     }

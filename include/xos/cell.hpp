@@ -70,7 +70,7 @@ struct cell_options {
 void start(const cell_options& options = {});
 
 /// Whether `start()` has succeeded in this process.
-bool started() noexcept;
+[[nodiscard]] bool started() noexcept;
 
 /// Continues this thread inside the guest; starts the cell with default options first if need be.
 /// Must not be called from a signal handler, nor twice without `leave()`.
@@ -89,19 +89,19 @@ void leave();
 void adopt_signal_handlers();
 
 /// Whether the calling thread is inside the guest.
-bool inside() noexcept;
+[[nodiscard]] bool inside() noexcept;
 
 /// The mode of this process's cell; `mode::automatic` before `start()`.
-mode current_mode() noexcept;
+[[nodiscard]] mode current_mode() noexcept;
 
 /// `exit` or `module`; `automatic` before `start()`.
-transport current_transport() noexcept;
+[[nodiscard]] transport current_transport() noexcept;
 
 /// Why `automatic` took that mode, as a sentence for people.
-std::string mode_reason();
+[[nodiscard]] std::string mode_reason();
 
 /// Inside for the length of a scope.
-class scoped_entry {
+class [[nodiscard]] scoped_entry {
   public:
     scoped_entry() { enter(); }
     ~scoped_entry() {

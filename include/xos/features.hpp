@@ -25,7 +25,7 @@ enum class virtualization : unsigned {
 };
 
 /// "none", "vmx", "svm", "software".
-const char* name(virtualization v) noexcept;
+[[nodiscard]] const char* name(virtualization v) noexcept;
 
 /// An answer that the machine may keep to itself.
 enum class answer : unsigned { unknown, no, yes };
@@ -113,7 +113,7 @@ struct features {
 /// Asks all of it. Takes some milliseconds, most of them for the child process that tries a cell.
 /// Any thread, inside and outside; the process stays as it was, and what is missing is recorded,
 /// not thrown.
-features probe_features();
+[[nodiscard]] features probe_features();
 
 }  // namespace xos
 

@@ -80,14 +80,14 @@ class jemalloc_heap {
     void free(void* p) noexcept;
 
     /// How many bytes may be used there, at least as many as were asked for.
-    static std::size_t usable_size(const void* p) noexcept;
+    [[nodiscard]] static std::size_t usable_size(const void* p) noexcept;
 
     /// Gives extents back to the arena that hold no object, without waiting for them to age. What
     /// other threads have in their caches counts as used.
     void purge() noexcept;
 
     /// The heap for std::pmr containers and pools. Lives as long as the heap.
-    std::pmr::memory_resource& resource() noexcept;
+    [[nodiscard]] std::pmr::memory_resource& resource() noexcept;
 
   private:
     struct state;

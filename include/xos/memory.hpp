@@ -87,17 +87,17 @@ class arena {
     /// @return false, and nothing changed, if any of it is not allocated here.
     bool free(void* begin, std::size_t bytes) noexcept;
 
-    bool owns(const void* p) const noexcept;
+    [[nodiscard]] bool owns(const void* p) const noexcept;
     /// The guest-physical frame of an address of this arena, or gpa{0}.
-    gpa frame_of(const void* p) const noexcept;
+    [[nodiscard]] gpa frame_of(const void* p) const noexcept;
 
     /// Gives free memory that is not zero back to Linux until at most `keep` bytes of it are left.
     /// @return how much it was.
     std::size_t trim(std::size_t keep = 0);
 
-    arena_statistics statistics() const;
+    [[nodiscard]] arena_statistics statistics() const;
     /// Walks the allocator's structures: for tests and debugging. Slow.
-    bool check() const;
+    [[nodiscard]] bool check() const;
 
   private:
     vm::arena* core_;  // out of reach of code at CPL 3, as in mode ring3
@@ -109,9 +109,9 @@ class arena {
 };
 
 /// What anonymous mappings of this process are served from; all zero before the first one.
-arena_statistics process_arena_statistics();
+[[nodiscard]] arena_statistics process_arena_statistics();
 /// arena::check() of it.
-bool check_process_arena();
+[[nodiscard]] bool check_process_arena();
 
 /// Extents of an arena for std::pmr containers and pools. Alignments up to 1 GiB.
 class resource : public std::pmr::memory_resource {

@@ -16,7 +16,7 @@ enum class mode : unsigned {
 };
 
 /// The name used on command lines and in reports: "auto", "ring0", "ring3", "pvm".
-const char* name(mode m) noexcept;
+[[nodiscard]] const char* name(mode m) noexcept;
 
 }  // namespace xos
 

@@ -65,17 +65,21 @@ class paged_view {
     paged_view(const paged_view&) = delete;
     paged_view& operator=(const paged_view&) = delete;
 
-    gva begin() const noexcept { return begin_; }
-    std::size_t bytes() const noexcept { return units_ * unit_; }
-    std::size_t unit() const noexcept { return unit_; }
+    [[nodiscard]] gva begin() const noexcept { return begin_; }
+    [[nodiscard]] std::size_t bytes() const noexcept { return units_ * unit_; }
+    [[nodiscard]] std::size_t unit() const noexcept { return unit_; }
 
     /// Evicts the units that overlap a range: inside the guest, not in a fault handler.
     /// @return how many were there.
     std::size_t evict(gva begin, std::size_t bytes);
     /// Units that are there.
-    std::size_t resident() const noexcept { return resident_.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::size_t resident() const noexcept {
+        return resident_.load(std::memory_order_relaxed);
+    }
     /// Faults that brought a unit.
-    std::size_t faults() const noexcept { return faults_.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::size_t faults() const noexcept {
+        return faults_.load(std::memory_order_relaxed);
+    }
 
   private:
     enum state : std::uint32_t { absent, changing, present };

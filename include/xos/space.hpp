@@ -46,7 +46,7 @@ class space {
     void separate(gva address, frames how);
 
     /// The calling thread sees memory as this space does, for the length of a scope. Scopes nest.
-    class inside_of {
+    class [[nodiscard]] inside_of {
       public:
         explicit inside_of(const space& s);
         ~inside_of();

@@ -68,13 +68,13 @@ struct statistics {
 };
 
 /// A consistent-enough snapshot; may be called inside (one exit) and outside.
-statistics stats();
+[[nodiscard]] statistics stats();
 
 /// The exits a thread has made so far, for differences around an operation.
-std::uint64_t thread_exits() noexcept;
+[[nodiscard]] std::uint64_t thread_exits() noexcept;
 
 /// The report that `xos run --stats` prints.
-std::string to_string(const statistics& s);
+[[nodiscard]] std::string to_string(const statistics& s);
 
 }  // namespace xos
 

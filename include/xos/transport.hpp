@@ -15,7 +15,7 @@ enum class transport : unsigned {
 };
 
 /// The name used on command lines and in reports: "auto", "exit", "module".
-const char* name(transport t) noexcept;
+[[nodiscard]] const char* name(transport t) noexcept;
 
 }  // namespace xos
 

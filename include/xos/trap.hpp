@@ -85,14 +85,14 @@ struct page_fault {
     bool user;  ///< by code at CPL 3
     bool fetch;
 
-    fault_kind kind() const {
+    [[nodiscard]] fault_kind kind() const {
         if (!present) return fault_kind::missing;
         if (write) return fault_kind::write_protected;
         return fetch ? fault_kind::not_executable : fault_kind::other;
     }
 };
 
-inline page_fault page_fault_of(const trap_frame& f) {
+[[nodiscard]] inline page_fault page_fault_of(const trap_frame& f) {
     return {gva{f.fault_address}, (f.error_code & 1) != 0, (f.error_code & 2) != 0,
             (f.error_code & 4) != 0, (f.error_code & 16) != 0};
 }

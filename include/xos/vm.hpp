@@ -48,7 +48,7 @@ enum class leaf : unsigned {
     page_1g = 3,  ///< where `gigabyte_leaves()`
 };
 
-enum class map_result : long {
+enum class [[nodiscard]] map_result : long{
     ok = 0,
     not_reserved = -1,  ///< the page is in no view
     misaligned = -2,
@@ -60,26 +60,26 @@ enum class map_result : long {
     overlap = -8,     ///< a move onto itself
     bad_option = -9,  ///< a leaf size that this view cannot have, an unknown access
 };
-const char* to_string(map_result r) noexcept;
+[[nodiscard]] const char* to_string(map_result r) noexcept;
 
 /// Reserves `bytes` of guest addresses and the tables to map leaves of the size `smallest`, and of
 /// the next larger size, there. Rounded up to 64 MiB, or to 1 GiB for larger leaves. The tables
 /// take 8 bytes a leaf. Call after `start()`, inside or outside. Reserved until the process ends.
 /// @throws std::system_error ENOMEM, EINVAL for a leaf size that the machine lacks, or EPERM before
 ///         `start()`.
-gva reserve(std::size_t bytes, leaf smallest = leaf::page_4k);
+[[nodiscard]] gva reserve(std::size_t bytes, leaf smallest = leaf::page_4k);
 
 /// Whether vCPUs have 1 GiB leaves.
-bool gigabyte_leaves();
+[[nodiscard]] bool gigabyte_leaves();
 
 /// One 4 KiB frame of the arena, zeroed when it was never used, or gpa{0} when none is left or
 /// `reserve()` has not been called yet. Inside and outside, also in a fault handler.
-gpa allocate_frame() noexcept;
+[[nodiscard]] gpa allocate_frame() noexcept;
 /// @return false, and nothing changed, for what is no frame of the arena.
 bool free_frame(gpa frame) noexcept;
 
 /// Where the application can read and write a frame: its host address, which is valid inside, too.
-void* frame_data(gpa frame) noexcept;
+[[nodiscard]] void* frame_data(gpa frame) noexcept;
 
 /// Maps a frame at a page of a view, or gives the page mapped there more permission. Inside the
 /// guest; from a fault handler or from anywhere else; any thread, at the same time. For views of
@@ -91,7 +91,7 @@ map_result map(gva page, gpa frame, access a) noexcept;
 map_result protect(gva page, access a) noexcept;
 
 /// What an address translates to.
-struct translation {
+struct [[nodiscard]] translation {
     bool mapped = false;  ///< a frame is there, perhaps without any access
     access allowed = access::none;
     leaf size = leaf::page_4k;
@@ -136,13 +136,13 @@ class batch {
     /// and accesses alike.
     void merge(gva begin, std::size_t bytes);
 
-    std::size_t size() const noexcept;
+    [[nodiscard]] std::size_t size() const noexcept;
     void clear() noexcept;
 
     /// Inside the guest. Keeps the changes, so that a batch can be committed again.
     /// @return ok, or why nothing was changed; `failed()` then tells which change is meant.
     map_result commit() noexcept;
-    std::size_t failed() const noexcept;
+    [[nodiscard]] std::size_t failed() const noexcept;
 
   private:
     struct list;

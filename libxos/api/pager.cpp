@@ -101,7 +101,7 @@ std::size_t paged_view::evict(gva begin, std::size_t length) {
         // No write comes between the look at the bits and the end of the mapping.
         vm::batch b;
         b.protect(at, unit_, vm::access::read);
-        b.commit();
+        (void)b.commit();  // whole pages of the view: there is nothing to refuse
         bool dirty = false;
         const std::size_t step =
             vm::query(at).size == vm::leaf::page_2m ? large_page_size : page_size;
@@ -110,7 +110,7 @@ std::size_t paged_view::evict(gva begin, std::size_t length) {
         if (contents_) contents_->evict(unit * unit_, bytes_at(s.data, unit_), dirty);
         vm::batch away;
         away.unmap(at, unit_);
-        away.commit();
+        (void)away.commit();
         frames_.free(s.data, unit_);
         s.data = nullptr;
         gone++;

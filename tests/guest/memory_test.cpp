@@ -167,7 +167,7 @@ TEST_CASE("extents are aligned and their frames are where views can map them") {
         vm::batch b;
         b.map(view, 2 * mib, a.frame_of(const_cast<long*>(p)), vm::access::read_write,
               vm::leaf::page_2m);
-        b.commit();
+        must(b.commit());
         auto* q = reinterpret_cast<volatile long*>(view.value);
         q[777] = 12345;
         return std::tuple(aligned, p[777], vm::query(view).size == vm::leaf::page_2m);

@@ -1,5 +1,8 @@
 #include "tests/guest/probe.hpp"
 
+#include <cstdio>
+#include <cstdlib>
+
 extern "C" {
 extern const char xos_probe_read[], xos_probe_write[], xos_probe_refused[];
 bool xos_try_read(std::uint64_t);
@@ -58,6 +61,12 @@ verdict answer_no(trap_frame& f, void*) {
 }
 
 }  // namespace
+
+void must(vm::map_result r) {
+    if (r == vm::map_result::ok) return;
+    std::fprintf(stderr, "an edit of a view is refused: %s\n", vm::to_string(r));
+    std::abort();
+}
 
 trap_registration probe_accesses() {
     return on_exception(exception::page_fault, answer_no);

@@ -1,10 +1,14 @@
-// Accesses that may fault, as questions with an answer.
+// Accesses that may fault, as questions with an answer; edits that may not fail.
 #pragma once
 
 #include <xos/trap.hpp>
 #include <xos/types.hpp>
+#include <xos/vm.hpp>
 
 namespace xos::test {
+
+/// Ends the process, which fails the test, unless `r` is ok. Inside and outside.
+void must(vm::map_result r);
 
 /// Makes the three questions answerable while it lives. The cell has started.
 trap_registration probe_accesses();

@@ -10,6 +10,7 @@
 #include <xos/space.hpp>
 #include <xos/trap.hpp>
 
+#include "tests/guest/probe.hpp"
 #include "tests/guest/support.hpp"
 
 using namespace xos;
@@ -36,7 +37,7 @@ gva filled_view(unsigned pages) {
     in_cell([&] {
         vm::batch b;
         b.map_new(view, pages * page_size, read_write);
-        b.commit();
+        must(b.commit());
         for (unsigned p = 0; p < pages; p++) word(view, p) = p;
         return 0;
     });
@@ -95,7 +96,7 @@ TEST_CASE("spaces that share frames see each other's writes but not each other's
         other.separate(view, space::frames::shared);
         vm::batch b;
         b.unmap(view + 3 * page_size, page_size);
-        b.commit();
+        must(b.commit());
         word(view, 1) = 77;
         lines seen{std::to_string(vm::query(view + 3 * page_size).mapped)};
         {
@@ -104,7 +105,7 @@ TEST_CASE("spaces that share frames see each other's writes but not each other's
             seen.push_back(std::to_string(word(view, 3)));
             seen.push_back(std::to_string(word(view, 1)));
             word(view, 2) = 78;
-            vm::protect(view + 4 * page_size, vm::access::read);
+            must(vm::protect(view + 4 * page_size, vm::access::read));
         }
         seen.push_back(std::to_string(word(view, 2)));
         seen.push_back(

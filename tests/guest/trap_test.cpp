@@ -11,6 +11,7 @@
 #include <xos/vm.hpp>
 
 #include "tests/guest/machine_state.hpp"
+#include "tests/guest/probe.hpp"
 #include "tests/guest/support.hpp"
 
 using namespace xos;
@@ -223,7 +224,7 @@ TEST_CASE("a frame shows the same bytes in the view and at its host address") {
     auto* data = static_cast<volatile char*>(vm::frame_data(frame));
     data[1] = 'o';
     const std::string seen = in_cell([&] {
-        vm::map(view, frame, vm::access::read_write);
+        must(vm::map(view, frame, vm::access::read_write));
         at(view)[2] = 'i';
         return std::string{at(view)[1], data[2]};
     });
@@ -289,8 +290,8 @@ TEST_CASE("page_fault_of tells reads from writes and absence from protection") {
         seen.push_back(fault);
         static gpa frame;
         if (!fault.present) frame = vm::allocate_frame();
-        vm::map(fault.address.align_down(page_size), frame,
-                fault.present ? vm::access::read_write : vm::access::read);
+        must(vm::map(fault.address.align_down(page_size), frame,
+                     fault.present ? vm::access::read_write : vm::access::read));
         return verdict::resume;
     });
     in_cell([] {
@@ -323,7 +324,7 @@ TEST_CASE("code may be fetched from a view") {
         rip = f.rip;
         const verdict v = map_fresh(f, a);
         at(view + 16)[0] = '\xc3';
-        vm::protect(view, vm::access::read_execute);
+        must(vm::protect(view, vm::access::read_execute));
         return v;
     });
     in_cell([] {

@@ -261,7 +261,7 @@ TEST_CASE("frames that run out in the middle of a batch change nothing") {
 
 TEST_CASE("what is no frame of the arena is not taken back") {
     ensure_cell();
-    vm::reserve(4096);
+    (void)vm::reserve(4096);
     const gpa frame = vm::allocate_frame();
     CHECK_FALSE(vm::free_frame(gpa{0}));
     CHECK_FALSE(vm::free_frame(frame + 1));
@@ -278,7 +278,7 @@ TEST_CASE("a protection taken away holds for other threads when the call returns
     std::atomic<bool> end{false};
     std::atomic<unsigned> reads{0}, late{0}, refused{0};
     in_cell([&] {
-        vm::map(view, frame, read_write);
+        must(vm::map(view, frame, read_write));
         return 0;
     });
     std::thread reader([&] {
@@ -298,16 +298,16 @@ TEST_CASE("a protection taken away holds for other threads when the call returns
             const unsigned seen = reads, shut = refused;
             while (reads == seen) std::this_thread::yield();
             if (i % 2) {
-                vm::protect(view, readable);
+                must(vm::protect(view, readable));
             } else {
                 vm::batch b;
                 b.protect(view, page_size, none);
-                b.commit();
+                must(b.commit());
             }
             epoch++;
             while (refused == shut) std::this_thread::yield();
             epoch++;
-            vm::protect(view, read_write);
+            must(vm::protect(view, read_write));
         }
         end = true;
         return 0;
@@ -327,7 +327,7 @@ TEST_CASE("a flush reaches a thread that waits in Linux") {
     REQUIRE(pipe(from) == 0);
     std::vector<bool> seen;
     in_cell([&] {
-        vm::map(view, frame, read_write);
+        must(vm::map(view, frame, read_write));
         return 0;
     });
     std::thread waiting([&] {
@@ -343,7 +343,7 @@ TEST_CASE("a flush reaches a thread that waits in Linux") {
         char c = 0;
         for (unsigned i = 0; i < 20; i++) {
             (void)!::read(from[0], &c, 1);
-            vm::protect(view, i % 2 ? read_write : readable);
+            must(vm::protect(view, i % 2 ? read_write : readable));
             (void)!write(to[1], &c, 1);
         }
         return 0;
@@ -363,7 +363,7 @@ TEST_CASE("a scan finds the pages written since the last one") {
         std::vector<std::string> wrong;
         vm::batch b;
         b.map_new(view, pages * page_size, read_write);
-        b.commit();
+        must(b.commit());
         std::vector<std::uint64_t> bits(pages / 64 + 1);
         const auto scan = [&](vm::usage what, bool clear) {
             return vm::scan(view, pages * page_size, what, clear, bits.data());
@@ -419,12 +419,12 @@ TEST_CASE("batches of many edits make no exit") {
     const auto exits = in_cell([&] {
         vm::batch b;
         b.map_new(view, 512 * page_size, read_write);
-        b.commit();
+        must(b.commit());
         b.clear();
         for (unsigned i = 0; i < 512; i++) b.protect(view + i * page_size, page_size, readable);
-        b.commit();
+        must(b.commit());
         const auto before = thread_exits();
-        b.commit();
+        must(b.commit());
         return thread_exits() - before;
     });
     CHECK(exits == 0);
@@ -436,13 +436,13 @@ TEST_CASE("a fork's child has its own copy of views") {
     const auto seen = in_cell([&] {
         vm::batch b;
         b.map_new(view, 8 * page_size, read_write);
-        b.commit();
+        must(b.commit());
         auto* words = reinterpret_cast<volatile long*>(view.value);
         words[0] = 41;
         const pid_t child = fork();
         if (child == 0) {
             words[0] = words[0] + 1;
-            vm::protect(view + page_size, readable);
+            must(vm::protect(view + page_size, readable));
             _exit(words[0] == 42 && !vm::query(view + 9 * page_size).mapped ? 7 : 1);
         }
         int status = 0;
