@@ -3,7 +3,7 @@
 #include <system_error>
 #include <xos/cell.hpp>
 #include <xos/stats.hpp>
-#include <xos/vm.hpp>
+#include <xos/view.hpp>
 
 #include "tracked_memory.hpp"
 
@@ -23,10 +23,10 @@ class dirty_bits final : public tracked_memory {
         } catch (const std::system_error& e) {
             throw not_available(e.what());
         }
-        view_ = xos::vm::reserve(bytes_);
+        view_ = xos::view(bytes_, xos::vm::leaf::page_4k, xos::view::frames::freed);
         inside([&] {
             xos::vm::batch changes;
-            changes.map_new(view_, bytes_, xos::vm::access::read_write);
+            changes.map_new(view_.begin(), bytes_, xos::vm::access::read_write);
             require(changes.commit());
         });
     }
@@ -35,7 +35,7 @@ class dirty_bits final : public tracked_memory {
         const xos::scoped_entry entry;
         work();
     }
-    std::byte* data() override { return reinterpret_cast<std::byte*>(view_.value); }
+    std::byte* data() override { return static_cast<std::byte*>(view_.data()); }
 
     void start_tracking() override {
         page_set ignored(bytes_ / xos::page_size);
@@ -44,14 +44,15 @@ class dirty_bits final : public tracked_memory {
 
     void take_changed(page_set& changed) override {
         constexpr bool clear = true;
-        require(xos::vm::scan(view_, bytes_, xos::vm::usage::dirty, clear, changed.words()).result);
+        require(xos::vm::scan(view_.begin(), bytes_, xos::vm::usage::dirty, clear, changed.words())
+                    .result);
     }
 
     std::optional<std::uint64_t> exits() const override { return xos::thread_exits(); }
 
   private:
     std::size_t bytes_;
-    xos::gva view_;
+    xos::view view_;
 };
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <xos/cell.hpp>
 #include <xos/stats.hpp>
 #include <xos/trap.hpp>
-#include <xos/vm.hpp>
+#include <xos/view.hpp>
 
 #include "object_space.hpp"
 
@@ -27,18 +27,18 @@ class view_space final : public object_space {
         } catch (const std::system_error& e) {
             throw not_available(e.what());
         }
-        view_ = xos::vm::reserve(bytes_);
+        view_ = xos::view(bytes_);
         for (std::size_t i = 0; i < frames; i++) frames_.push_back(xos::vm::allocate_frame());
     }
 
     void serve(const provider& provide, const std::function<void()>& work) override {
         provide_ = &provide;
-        const auto handler = xos::on_fault(view_, bytes_, on_fault, this);
+        const auto handler = xos::on_fault(view_.begin(), bytes_, on_fault, this);
         const xos::scoped_entry inside;
         work();
     }
 
-    std::byte* base() override { return reinterpret_cast<std::byte*>(view_.value); }
+    std::byte* base() override { return static_cast<std::byte*>(view_.data()); }
 
     // System calls do not see the view, but they do see frames.
     std::byte* incoming(std::size_t frame) override {
@@ -61,7 +61,7 @@ class view_space final : public object_space {
 
     void take_accessed(std::uint64_t* bits) override {
         constexpr bool clear = true;
-        require(xos::vm::scan(view_, bytes_, xos::vm::usage::accessed, clear, bits).result);
+        require(xos::vm::scan(view_.begin(), bytes_, xos::vm::usage::accessed, clear, bits).result);
     }
 
     std::optional<std::uint64_t> exits() const override { return xos::thread_exits(); }
@@ -70,15 +70,15 @@ class view_space final : public object_space {
     static xos::verdict on_fault(xos::trap_frame& frame, void* argument) {
         auto& self = *static_cast<view_space*>(argument);
         const xos::page_fault fault = xos::page_fault_of(frame);
-        (*self.provide_)((fault.address - self.view_) / xos::page_size,
+        (*self.provide_)((fault.address - self.view_.begin()) / xos::page_size,
                          fault.write ? intent::write : intent::read);
         return xos::verdict::resume;  // the access is made again
     }
 
-    xos::gva address_of(std::size_t page) const { return view_ + page * xos::page_size; }
+    xos::gva address_of(std::size_t page) const { return view_.begin() + page * xos::page_size; }
 
     std::size_t bytes_;
-    xos::gva view_;
+    xos::view view_;
     std::vector<xos::gpa> frames_;
     xos::vm::batch changes_;
     const provider* provide_ = nullptr;

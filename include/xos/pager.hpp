@@ -23,6 +23,7 @@
 #include <span>
 #include <xos/memory.hpp>
 #include <xos/trap.hpp>
+#include <xos/view.hpp>
 #include <xos/vm.hpp>
 
 namespace xos {
@@ -60,12 +61,13 @@ class paged_view {
     /// Without a pager, pages are zero at first and forgotten when they are evicted.
     /// @throws std::system_error EINVAL for a window that is none, or what `vm::reserve()` throws.
     paged_view(const options& o, memory::arena& frames, pager* contents = nullptr);
-    /// Evicts everything; inside the guest. No thread may touch the view any more.
+    /// Evicts everything and gives the addresses back. No thread may use the view any more. Call
+    /// inside, or outside, where the calling thread enters for it and must be able to.
     ~paged_view();
     paged_view(const paged_view&) = delete;
     paged_view& operator=(const paged_view&) = delete;
 
-    [[nodiscard]] gva begin() const noexcept { return begin_; }
+    [[nodiscard]] gva begin() const noexcept { return view_.begin(); }
     [[nodiscard]] std::size_t bytes() const noexcept { return units_ * unit_; }
     [[nodiscard]] std::size_t unit() const noexcept { return unit_; }
 
@@ -94,7 +96,7 @@ class paged_view {
 
     memory::arena& frames_;
     pager* contents_;
-    gva begin_;
+    view view_;
     std::size_t unit_ = 0, units_ = 0;
     vm::access allowed_;
     std::unique_ptr<slot[]> slots_;

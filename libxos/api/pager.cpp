@@ -1,5 +1,6 @@
 #include <bit>
 #include <cerrno>
+#include <xos/cell.hpp>
 #include <xos/pager.hpp>
 
 #include "libxos/api/errors.hpp"
@@ -35,19 +36,24 @@ paged_view::paged_view(const options& o, memory::arena& frames, pager* contents)
       unit_(unit_of(o)),
       units_((o.bytes + unit_ - 1) / unit_),
       allowed_(o.allowed) {
-    begin_ = vm::reserve(o.bytes);
+    view_ = view(o.bytes);
     slots_ = std::make_unique<slot[]>(units_);
-    handler_ = on_fault(begin_, bytes(), on_missing, this);
+    handler_ = on_fault(begin(), bytes(), on_missing, this);
 }
 
 paged_view::~paged_view() {
-    evict(begin_, bytes());
+    if (inside()) {
+        evict(begin(), bytes());
+    } else {
+        const scoped_entry moment;
+        evict(begin(), bytes());
+    }
 }
 
 verdict paged_view::on_missing(trap_frame& frame, void* self) {
     const auto fault = page_fault_of(frame);
     auto& view = *static_cast<paged_view*>(self);
-    const std::size_t unit = (fault.address - view.begin_) / view.unit_;
+    const std::size_t unit = (fault.address - view.begin()) / view.unit_;
     if (fault.kind() == fault_kind::missing)
         return view.bring(unit) ? verdict::resume : verdict::pass;
     const bool may_write = static_cast<unsigned>(view.allowed_) & 2;
@@ -59,7 +65,7 @@ verdict paged_view::on_missing(trap_frame& frame, void* self) {
 
 bool paged_view::map(std::size_t unit, void* data) {
     vm::batch b;
-    b.map_unused(begin_ + unit * unit_, unit_, frames_.frame_of(data), allowed_,
+    b.map_unused(begin() + unit * unit_, unit_, frames_.frame_of(data), allowed_,
                  unit_ == large_page_size ? vm::leaf::page_2m : vm::leaf::page_4k);
     return b.commit() == vm::map_result::ok;
 }
@@ -87,17 +93,18 @@ bool paged_view::bring(std::size_t unit) {
     return done;
 }
 
-std::size_t paged_view::evict(gva begin, std::size_t length) {
-    if (begin < begin_ || length > bytes() || begin - begin_ > bytes() - length)
+std::size_t paged_view::evict(gva first, std::size_t length) {
+    if (first < begin() || length > bytes() || first - begin() > bytes() - length)
         api::raise(EINVAL, "evict() of what is not in the view");
+    if (!inside()) api::raise(EPERM, "evict() called outside; enter() first");
     if (length == 0) return 0;
     std::size_t gone = 0;
-    const std::size_t last = (begin - begin_ + length - 1) / unit_;
-    for (std::size_t unit = (begin - begin_) / unit_; unit <= last; unit++) {
+    const std::size_t last = (first - begin() + length - 1) / unit_;
+    for (std::size_t unit = (first - begin()) / unit_; unit <= last; unit++) {
         slot& s = slots_[unit];
         std::uint32_t now = present;
         if (!s.now.compare_exchange_strong(now, changing, std::memory_order_acquire)) continue;
-        const gva at = begin_ + unit * unit_;
+        const gva at = begin() + unit * unit_;
         // No write comes between the look at the bits and the end of the mapping.
         vm::batch b;
         b.protect(at, unit_, vm::access::read);

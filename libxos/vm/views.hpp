@@ -21,6 +21,8 @@ struct view {
     unsigned fine_shift = 12;    ///< of the smallest leaf
     unsigned coarse_shift = 21;  ///< of what one table covers
     bool is_arena = false;       ///< its frames are where its addresses are
+    /// Of what has been given back, whose `length` is 0: of the addresses, which have their tables.
+    std::uint64_t free_length = 0;
     /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf is in its place,
     /// or while there is none yet.
     std::atomic<std::uint64_t>* tables = nullptr;
@@ -114,7 +116,10 @@ extern frame_pool the_frames;
 
 /// Makes the frame pool, once.
 base::outcome reserve_frames(std::uint64_t bytes);
+/// The smallest view that has been given back and will do, or a new one.
 base::outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin);
+/// Nothing is mapped there any more, and nobody uses it. Host mode.
+void give_back_view(const view& v);
 /// Addresses that Linux will not hand out otherwise, mapped with this protection.
 base::outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long protection,
                                 gva& begin);

@@ -1,5 +1,7 @@
 #include <linux/mman.h>
 
+#include <utility>
+
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/spaces.hpp"
@@ -42,6 +44,28 @@ outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*&
 void publish(const view& v) {
     const auto n = static_cast<unsigned>(&v - the_views.views);
     the_views.count.store(n + 1, std::memory_order_release);
+}
+
+bool is_separated(const view& v) {
+    for (const other_space& s : the_spaces) {
+        for (unsigned i = 0; s.in_use && i < s.view_count; i++) {
+            if (s.shared[i] == &v) return true;
+        }
+    }
+    return false;
+}
+
+/// The smallest free view that will do, or null.
+view* free_view(std::uint64_t length, arch::level smallest) {
+    memory::host_edit editing(cell::the_cell.space().lock());
+    view* best = nullptr;
+    const unsigned n = the_views.count.load(std::memory_order_relaxed);
+    for (view* v = the_views.views; v < the_views.views + n; v++) {
+        if (v->free_length < length || v->fine() != smallest) continue;
+        if (best && best->free_length <= v->free_length) continue;
+        if (!is_separated(*v)) best = v;
+    }
+    return best;
 }
 
 }  // namespace
@@ -120,6 +144,11 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
         smallest == arch::level::page_4k ? memory::chunk_size : huge_page_size;
     const std::uint64_t length = (bytes + unit - 1) / unit * unit;
     if (length == 0 || length < bytes) return {step::bad_option, 22};
+    if (view* again = free_view(length, smallest)) {
+        begin = again->begin;
+        __atomic_store_n(&again->length, std::exchange(again->free_length, 0), __ATOMIC_RELEASE);
+        return base::success;
+    }
     if (auto failed = reserve_addresses(length, huge_page_size, PROT_NONE, begin); !failed.ok())
         return failed;
     if (auto failed = space.exclude(begin, begin + length); !failed.ok()) return failed;
@@ -129,6 +158,13 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
     if (auto failed = extend_view(*made, length); !failed.ok()) return failed;
     publish(*made);
     return base::success;
+}
+
+void give_back_view(const view& gone) {
+    base::lock_guard guard(reserving);
+    view& v = the_views.views[&gone - the_views.views];
+    v.free_length = v.length;
+    __atomic_store_n(&v.length, 0, __ATOMIC_RELEASE);
 }
 
 }  // namespace xos::vm
