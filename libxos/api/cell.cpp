@@ -65,7 +65,8 @@ void rebuild_if_forked() {
 void start(const cell_options& options) {
     std::lock_guard guard(starting);
     if (the_cell.started) api::raise({base::step::already_started, EALREADY});
-    if (unwinds_through_signal_frame()) api::raise(EBUSY, "start() called from a signal handler");
+    if (unwinds_through_signal_frame())
+        api::raise(errc::in_signal_handler, "start() called from a signal handler");
     frame_arena = options.frame_arena;
     auto failed = api::start_runtime({.wanted = options.mode,
                                       .max_vcpus = options.max_vcpus,
@@ -94,15 +95,17 @@ bool inside() noexcept {
 void enter() {
     if (!the_cell.started) start({});
     const std::uint64_t gs = arch::read_gs_base();
-    if (in_system_arena(gs)) api::raise(EALREADY, "enter() called inside; leave() first");
-    if (in_contexts(gs)) api::raise(EBUSY, "enter() called from a host_call()");
-    if (api::in_signal_handler()) api::raise(EBUSY, "enter() called from a signal handler");
+    if (in_system_arena(gs))
+        api::raise(errc::already_inside, "enter() called inside; leave() first");
+    if (in_contexts(gs)) api::raise(errc::in_host_call, "enter() called from a host_call()");
+    if (api::in_signal_handler())
+        api::raise(errc::in_signal_handler, "enter() called from a signal handler");
     if (the_cell.stale) rebuild_if_forked();
     // Reading the kernel's whole table at every entry would cost half an entry.
     [[gnu::tls_model("initial-exec")]] static thread_local bool has_entered = false;
     if (!has_entered) {
         if (unwinds_through_signal_frame())
-            api::raise(EBUSY, "enter() called from a signal handler");
+            api::raise(errc::in_signal_handler, "enter() called from a signal handler");
         adopt_signal_handlers();
         api::give_up_rseq();
         has_entered = true;
@@ -112,17 +115,18 @@ void enter() {
 }
 
 void leave() {
-    if (!inside()) api::raise(EPERM, "leave() called outside");
+    if (!inside()) api::raise(errc::not_inside, "leave() called outside");
     const auto* area = arch::current_area();
     const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
     if (here - area->trap_stack_base < area->trap_stack_size) {
-        api::raise(EBUSY, "leave() called from a fault handler");
+        api::raise(errc::in_fault_handler, "leave() called from a fault handler");
     }
     xos_leave_guest();
 }
 
 void adopt_signal_handlers() {
-    if (!the_cell.started) api::raise(EPERM, "adopt_signal_handlers() called before start()");
+    if (!the_cell.started)
+        api::raise(errc::not_started, "adopt_signal_handlers() called before start()");
     std::lock_guard guard(starting);
     cell::take_over_signals(the_cell.actions);
 }

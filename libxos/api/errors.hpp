@@ -1,7 +1,8 @@
-// Set-up failures as exceptions whose text says what to do.
+// Failures as exceptions whose text says what to do.
 #pragma once
 
 #include <string>
+#include <xos/error.hpp>
 
 #include "libxos/base/outcome.hpp"
 
@@ -9,8 +10,9 @@ namespace xos::api {
 
 /// What failed, why, what to do about it: one or two sentences.
 std::string explain(base::outcome failure);
+errc code_of(base::outcome failure);
 
 [[noreturn]] void raise(base::outcome failure);
-[[noreturn]] void raise(int error, const char* what);
+[[noreturn]] void raise(errc code, const char* what);
 
 }  // namespace xos::api

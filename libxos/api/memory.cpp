@@ -1,5 +1,4 @@
 #include <bit>
-#include <cerrno>
 #include <new>
 #include <xos/cell.hpp>
 #include <xos/memory.hpp>
@@ -54,7 +53,7 @@ bool is_sound(vm::arena& a) {
 }  // namespace
 
 arena::arena(const options& o) {
-    if (!started()) api::raise(EPERM, "memory::arena made before start()");
+    if (!started()) api::raise(errc::not_started, "memory::arena made before start()");
     const vm::arena_options wanted{.bytes = o.bytes,
                                    .free_memory = vm::visibility::always,
                                    .huge = o.huge_pages,

@@ -1,5 +1,4 @@
 #include <bit>
-#include <cerrno>
 #include <xos/cell.hpp>
 #include <xos/pager.hpp>
 
@@ -20,7 +19,7 @@ std::size_t unit_of(const paged_view::options& o) {
     }
     if (!std::has_single_bit(o.window) || o.window < 2 * page_size ||
         o.window > large_page_size / 2)
-        api::raise(EINVAL, "a pre-paging window is a power of two from 8 KiB to 1 MiB");
+        api::raise(errc::bad_argument, "a pre-paging window is a power of two from 8 KiB to 1 MiB");
     return o.window;
 }
 
@@ -95,8 +94,8 @@ bool paged_view::bring(std::size_t unit) {
 
 std::size_t paged_view::evict(gva first, std::size_t length) {
     if (first < begin() || length > bytes() || first - begin() > bytes() - length)
-        api::raise(EINVAL, "evict() of what is not in the view");
-    if (!inside()) api::raise(EPERM, "evict() called outside; enter() first");
+        api::raise(errc::bad_argument, "evict() of what is not in the view");
+    if (!inside()) api::raise(errc::not_inside, "evict() called outside; enter() first");
     if (length == 0) return 0;
     std::size_t gone = 0;
     const std::size_t last = (first - begin() + length - 1) / unit_;

@@ -14,8 +14,20 @@ using api::gateway_call;
 namespace {
 
 long checked(long result, const char* what) {
-    if (result < 0) api::raise(static_cast<int>(-result), what);
-    return result;
+    switch (-result) {
+        case ENOMEM:
+            api::raise(errc::no_memory, what);
+        case ENOSPC:
+            api::raise(errc::no_room, what);
+        case EBUSY:
+            api::raise(errc::already_separated, what);
+        case EINVAL:
+            api::raise(errc::bad_argument, what);
+        case ENOSYS:
+            api::raise(errc::not_inside, what);
+        default:
+            return result;
+    }
 }
 
 bool on_handler_stack() {
@@ -27,7 +39,7 @@ bool on_handler_stack() {
 }  // namespace
 
 space::space() {
-    if (!inside()) api::raise(EPERM, "a space can only be made inside");
+    if (!inside()) api::raise(errc::not_inside, "a space can only be made inside");
     number_ = checked(gateway_call(vm::gateway_space_make, 0), "no further address space");
 }
 

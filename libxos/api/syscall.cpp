@@ -1,4 +1,3 @@
-#include <cerrno>
 #include <xos/syscall.hpp>
 
 #include "libxos/api/errors.hpp"
@@ -9,9 +8,9 @@ namespace xos {
 
 void answer_locally(unsigned number, local_call answer) {
     if (number >= syscall::table_size)
-        api::raise(EINVAL, "answer_locally() takes numbers below 512");
+        api::raise(errc::bad_argument, "answer_locally() takes numbers below 512");
     if (syscall::lookup(number).policy != syscall::policy::forward) {
-        api::raise(EINVAL, "libxos has to see this system call itself");
+        api::raise(errc::bad_argument, "libxos has to see this system call itself");
     }
     __atomic_store_n(&xos_local_calls[number], answer, __ATOMIC_RELEASE);
 }

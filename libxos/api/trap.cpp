@@ -18,9 +18,9 @@ std::uint32_t flags_of(handler_registers registers) {
 trap_registration on_exception(exception which, trap_handler handler, void* argument,
                                handler_registers registers) {
     unsigned id = 0;
-    if (int e = trap::add_vector(static_cast<unsigned>(which),
-                                 {handler, argument, 0, flags_of(registers)}, id)) {
-        api::raise(e, "no room for another exception handler (64 at most)");
+    if (trap::add_vector(static_cast<unsigned>(which), {handler, argument, 0, flags_of(registers)},
+                         id) != 0) {
+        api::raise(errc::no_room, "no room for another exception handler (64 at most)");
     }
     return trap_registration(id);
 }
@@ -28,15 +28,17 @@ trap_registration on_exception(exception which, trap_handler handler, void* argu
 trap_registration on_fault(gva begin, std::size_t length, trap_handler handler, void* argument,
                            handler_registers registers) {
     if (length == 0 || begin.value + length < begin.value) {
-        api::raise(EINVAL, "on_fault() needs a range that is not empty and does not wrap around");
+        api::raise(errc::bad_argument,
+                   "on_fault() needs a range that is not empty and does not wrap around");
     }
     unsigned id = 0;
     std::uint32_t flags = flags_of(registers);
     if (vm::the_views.contains(begin, length)) flags |= trap::handler_entry::on_view;
     const int e =
         trap::add_range(begin.value, begin.value + length, {handler, argument, 0, flags}, id);
-    if (e == EEXIST) api::raise(e, "a handler for part of this range is registered already");
-    if (e) api::raise(e, "no room for another range handler (64 at most)");
+    if (e == EEXIST)
+        api::raise(errc::range_taken, "a handler for part of this range is registered already");
+    if (e) api::raise(errc::no_room, "no room for another range handler (64 at most)");
     return trap_registration(id);
 }
 

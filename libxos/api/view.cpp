@@ -1,4 +1,3 @@
-#include <cerrno>
 #include <system_error>
 #include <xos/cell.hpp>
 #include <xos/view.hpp>
@@ -39,7 +38,8 @@ void remove_mappings(const vm::view& v, view::frames mapped) {
 view::view(std::size_t bytes, vm::leaf smallest, frames at_the_end)
     : bytes_(bytes), frames_(at_the_end) {
     if (at_the_end == frames::freed && smallest != vm::leaf::page_4k)
-        api::raise(EINVAL, "a view whose frames are to be freed must have 4 KiB leaves");
+        api::raise(errc::bad_argument,
+                   "a view whose frames are to be freed must have 4 KiB leaves");
     begin_ = vm::reserve(bytes, smallest);
 }
 

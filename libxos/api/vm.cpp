@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cerrno>
 #include <memory>
 #include <xos/cell.hpp>
 #include <xos/vm.hpp>
@@ -45,11 +44,12 @@ bool gigabyte_leaves() {
 }
 
 gva reserve(std::size_t bytes, leaf smallest) {
-    if (!started()) api::raise(EPERM, "vm::reserve() called before start()");
+    if (!started()) api::raise(errc::not_started, "vm::reserve() called before start()");
     if (smallest < leaf::page_4k || smallest > leaf::page_1g)
-        api::raise(EINVAL, "vm::reserve(): unknown leaf size");
+        api::raise(errc::bad_argument, "vm::reserve(): unknown leaf size");
     if (smallest == leaf::page_1g && !gigabyte_leaves())
-        api::raise(EINVAL, "vm::reserve(): this machine has no 1 GiB leaves for guests");
+        api::raise(errc::bad_argument,
+                   "vm::reserve(): this machine has no 1 GiB leaves for guests");
     gva begin;
     // Slots and reservations are Linux's business, so in host mode.
     const base::outcome failed = host_call([&] {

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <xos/error.hpp>
 #include <xos/syscall.hpp>
 #include <xos/trap.hpp>
 #include <xos/vm.hpp>
@@ -36,6 +37,15 @@ void use_other_stack_for_signals() {
     sigaltstack(&stack, nullptr);
 }
 
+std::error_code code_of(const std::function<void()>& body) {
+    try {
+        body();
+    } catch (const std::system_error& e) {
+        return e.code();
+    }
+    return {};
+}
+
 bool is_sentence(const std::string& text) {
     return text.find("xos: ") != std::string::npos && text.size() > 25;
 }
@@ -53,6 +63,34 @@ void* hold(void*) {
 trap_registration kept[65];
 
 }  // namespace
+
+TEST_CASE("start and enter throw codes of libxos's own") {
+    CHECK(code_of([] { leave(); }) == errc::not_inside);
+    CHECK(code_of([] { (void)vm::reserve(4096); }) == errc::not_started);
+    CHECK(code_of([] { adopt_signal_handlers(); }) == errc::not_started);
+    CHECK(code_of([] { start({.mode = wanted_mode(), .max_vcpus = 0}); }) == errc::bad_argument);
+    CHECK(code_of([] { start({.mode = wanted_mode(), .system_arena = std::size_t{1} << 50}); }) ==
+          errc::no_memory);
+    // One of them cannot be had here, whatever this machine is.
+    for (mode m : {mode::pvm, mode::ring0}) {
+        const auto tried = code_of([m] { start_with(m); });
+        if (started()) break;
+        CHECK(tried == errc::mode_unavailable);
+        CHECK(tried == std::errc::operation_not_supported);
+    }
+    ensure_cell();
+    CHECK(code_of([] { start(); }) == errc::already_started);
+    enter();
+    const auto inside_already = code_of([] { enter(); });
+    leave();
+    CHECK(inside_already == errc::already_inside);
+    CHECK(inside_already == std::errc::connection_already_in_progress);
+    const gva at{0x2000'0000'0000};
+    const auto guard = on_fault(at, 4096, [](trap_frame&, void*) { return verdict::pass; });
+    CHECK(code_of([&] {
+              (void)on_fault(at, 1, [](trap_frame&, void*) { return verdict::pass; });
+          }) == errc::range_taken);
+}
 
 TEST_CASE("enter twice is refused") {
     ensure_cell();

@@ -77,7 +77,7 @@ std::string thrown_by(const std::function<void()>& body) {
     try {
         body();
     } catch (const std::system_error& e) {
-        return std::to_string(e.code().value()) + ": " + e.what();
+        return std::to_string(e.code().default_error_condition().value()) + ": " + e.what();
     }
     return "nothing";
 }
@@ -86,7 +86,7 @@ int errno_of(const std::function<void()>& body) {
     try {
         body();
     } catch (const std::system_error& e) {
-        return e.code().value();
+        return e.code().default_error_condition().value();
     }
     return 0;
 }

@@ -84,7 +84,8 @@ bool eventually(Condition condition) {
     return true;
 }
 
-/// "17: sentence" of the std::system_error that `body` throws, "nothing" if it throws none.
+/// "17: sentence" of the std::system_error that `body` throws, "nothing" if it throws none; the
+/// number is the errno that comes closest to its code.
 std::string thrown_by(const std::function<void()>& body);
 /// Only its number, 0 if none.
 int errno_of(const std::function<void()>& body);
