@@ -1,0 +1,45 @@
+// The examples in the comments of the public headers, as they stand there: they compile.
+#include <sys/syscall.h>
+
+#include <cstdio>
+#include <vector>
+#include <xos/cell.hpp>
+#include <xos/error.hpp>
+#include <xos/syscall.hpp>
+#include <xos/trap.hpp>
+#include <xos/view.hpp>
+static long cached_pid;
+[[gnu::target("general-regs-only")]] static long answer_getpid(long, long, long, long, long, long) {
+    return cached_pid;
+}
+static void explain_groups() {}
+static int count_cpus(const char*) {
+    return 1;
+}
+static xos::verdict give_page(xos::trap_frame&, void*) {
+    return xos::verdict::pass;
+}
+int main() {
+    xos::answer_locally(SYS_getpid, answer_getpid);
+    try {
+        xos::start();
+    } catch (const std::system_error& e) {
+        if (e.code() == xos::errc::kvm_not_permitted) explain_groups();
+        if (e.code() == std::errc::permission_denied) explain_groups();  // the same, portably
+        std::fprintf(stderr, "%s; going on without a cell\n", e.what());
+    }
+    const char* path = "x";
+    const int cpus = xos::host_call([&] { return count_cpus(path); });
+    xos::view pages(1 << 20);
+    const auto handler = xos::on_fault(pages.begin(), pages.bytes(), give_page);
+    xos::enter();
+    static_cast<int*>(pages.data())[5] = 1;  // give_page() maps a frame there
+    const xos::view v(1 << 20);              // xos/view.hpp
+    const xos::gpa f = xos::vm::allocate_frame();
+    const auto done = xos::vm::map(v.begin(), f, xos::vm::access::read_write);
+    if (done != xos::vm::map_result::ok) return 1;
+    std::vector<xos::gva> written;
+    xos::vm::batch changes;
+    for (xos::gva page : written) changes.protect(page, xos::page_size, xos::vm::access::read);
+    if (changes.commit() != xos::vm::map_result::ok) return cpus;
+}
