@@ -37,21 +37,25 @@ namespace xos {
 /// What a cell is made with. The defaults suit a service.
 struct cell_options {
     xos::mode mode = xos::mode::automatic;
-    /// Threads that may be in the cell at the same time. At most 4096, and no more than KVM allows.
+    /// Threads that may be inside at the same time. At least 1, at most 4096 and what KVM allows
+    /// (KVM_CAP_MAX_VCPUS).
     unsigned max_vcpus = 1024;
-    /// Address space that libxos keeps for itself (page tables, vCPU areas), in bytes, used as
-    /// needed.
+    /// Bytes of address space that libxos keeps for itself: page tables, and 100 KiB a vCPU. At
+    /// least 52 MiB and that. Memory is used as needed.
     std::size_t system_arena = std::size_t{160} << 20;
     /// Bytes at most from which mmap and its family are served inside, without an exit, for private
     /// anonymous memory; 0: Linux serves it all. Nothing is reserved before the first such call.
     /// The default is half of the machine's memory.
     std::size_t process_arena = ~std::size_t{0};
+    /// How the process arena becomes resident.
     residency process_pager = residency::system;
+    /// Pages of 4 KiB, for residency::window.
     unsigned process_window = 64;
     /// Whether brk is served inside, too. While a thread is inside, no thread outside may use it
     /// then, nor malloc, which does: for programs that are inside as a whole.
     bool serve_break = false;
-    /// Bytes of page frames for views (`xos/vm.hpp`), reserved now, populated when first used.
+    /// Bytes of page frames for views (`xos/vm.hpp`), rounded up to 2 MiB: address space from the
+    /// first vm::reserve() on, memory from the first use of a frame.
     std::size_t frame_arena = std::size_t{64} << 20;
     /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel
     /// module.
@@ -63,44 +67,52 @@ struct cell_options {
     bool native_children = false;
 };
 
-/// Makes this process a cell. Idempotent only in the sense that a second call is an error.
-/// Call in host mode, from any thread.
-/// @throws std::system_error that says what is missing (no /dev/kvm, no permission, a mode this
-///         machine lacks, ...) and what to do about it; the process goes on as it was.
+/// Makes this process a cell; no thread enters by that. Call once, outside, on any thread but not
+/// in a signal handler. There is no stop: a process is a cell until it ends or executes another
+/// program.
+/// @throws std::system_error with a code that says what is missing (`xos/error.hpp`: no_kvm,
+///         kvm_not_permitted, mode_unavailable, ...) and a text that says what to do about it, and
+///         the process goes on as it was; bad_argument for an option out of range; already_started
+///         the second time; in_signal_handler.
 void start(const cell_options& options = {});
 
-/// Whether `start()` has succeeded in this process.
+/// Whether start() has succeeded in this process. A forked child has its parent's answer. Call
+/// anywhere.
 [[nodiscard]] bool started() noexcept;
 
-/// Continues this thread inside the guest; starts the cell with default options first if need be.
-/// Must not be called from a signal handler, nor twice without `leave()`.
-/// @throws std::system_error  EALREADY inside, EBUSY in a signal handler, EAGAIN when no vCPU is
-/// left,
-///         or what `start()` throws.
+/// Continues the calling thread inside the guest, on a vCPU from the pool; starts the cell with
+/// default options first if need be. In a child that was forked outside, the first call makes a VM
+/// over the copied memory. Call outside, on any thread but not in a signal handler.
+/// @throws std::system_error already_inside, in_signal_handler, in_host_call, no_vcpu when
+///         cell_options::max_vcpus threads are inside, or what start() throws; the thread goes on
+///         outside.
 void enter();
 
-/// Continues this thread as an ordinary Linux thread; its vCPU goes back to the pool.
-/// @throws std::system_error EPERM when the thread is not inside, EBUSY in a fault handler.
+/// Continues the calling thread as an ordinary Linux thread; its vCPU goes back to the pool. Call
+/// inside, not in a fault handler.
+/// @throws std::system_error not_inside, in_fault_handler.
 void leave();
 
-/// sigaction(2) in host mode goes past libxos. Each thread's first `enter()` notices what it has
-/// changed; handlers installed outside later than that reach threads inside only after this call.
-/// Handlers installed inside, or before `start()`, need nothing. Call in host mode.
+/// Notices signal handlers that a thread outside has installed since the start. sigaction(2) in
+/// host mode goes past libxos; each thread's first enter() looks at what it has changed, and
+/// handlers installed outside later than that reach threads inside only after this call. Handlers
+/// installed inside, or before start(), need nothing. Call outside.
+/// @throws std::system_error not_started.
 void adopt_signal_handlers();
 
-/// Whether the calling thread is inside the guest.
+/// Whether the calling thread is inside the guest. Call anywhere; false in a host_call().
 [[nodiscard]] bool inside() noexcept;
 
-/// The mode of this process's cell; `mode::automatic` before `start()`.
+/// The mode of this process's cell; `mode::automatic` before start(). Call anywhere.
 [[nodiscard]] mode current_mode() noexcept;
 
-/// `exit` or `module`; `automatic` before `start()`.
+/// `exit` or `module`; `automatic` before start(). Call anywhere.
 [[nodiscard]] transport current_transport() noexcept;
 
-/// Why `automatic` took that mode, as a sentence for people.
+/// Why `automatic` took that mode, as a sentence for people. Call anywhere.
 [[nodiscard]] std::string mode_reason();
 
-/// Inside for the length of a scope.
+/// The thread is inside for the length of a scope: enter(), and leave() unless it has left already.
 class [[nodiscard]] scoped_entry {
   public:
     scoped_entry() { enter(); }

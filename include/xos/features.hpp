@@ -76,8 +76,8 @@ struct features {
     /// A cell tried out: started in a child process (or this process's own, when it has one).
     struct cell_trial {
         bool can_start = false;
-        int error = 0;  ///< errno, as start() would throw it; ETIMEDOUT, or 0 when it was killed
-        std::string failure;           ///< what start() would say
+        int error = 0;        ///< errno of the step that failed; ETIMEDOUT, or 0 when it was killed
+        std::string failure;  ///< what start() would say
         double ring0_nanoseconds = 0;  ///< of one instruction at guest ring 0; 0: too short
         bool ring0_interpreted = false;
     } cell;
@@ -111,8 +111,8 @@ struct features {
 };
 
 /// Asks all of it. Takes some milliseconds, most of them for the child process that tries a cell.
-/// Any thread, inside and outside; the process stays as it was, and what is missing is recorded,
-/// not thrown.
+/// The process stays as it was, and what is missing is recorded, not thrown. Call on any thread,
+/// inside or outside, also before start().
 [[nodiscard]] features probe_features();
 
 }  // namespace xos

@@ -13,8 +13,9 @@
 //     std::pmr::unsynchronized_pool_resource small(&r);
 //     std::pmr::vector<int> numbers(&small);
 //
-// Each vCPU keeps the small extents that it freed last. A buddy allocator underneath hands out the
-// lowest block that will do, and knows what is zero.
+// Each vCPU keeps the small extents that it freed last. A buddy allocator underneath (Knowlton, "A
+// fast storage allocator", CACM 8(10), 1965) hands out the lowest block that will do, and knows
+// what is zero. docs/memory.md has more.
 #pragma once
 
 #include <xos/language.hpp>
@@ -33,12 +34,13 @@ class arena;
 
 namespace xos::memory {
 
+/// What an extent holds when it is handed out.
 enum class contents {
     any,     ///< whatever was there before
     zeroed,  ///< what is not known to be zero is zeroed now
 };
 
-/// What an arena holds. `allocated + free == usable`, always.
+/// What an arena holds, in bytes. `allocated + free == usable`, always.
 struct arena_statistics {
     std::uint64_t reserved = 0;   ///< bytes of address space
     std::uint64_t usable = 0;     ///< of them, grown so far
@@ -50,10 +52,12 @@ struct arena_statistics {
     std::array<std::uint64_t, 19> free_blocks{};
 };
 
+/// At most 64 exist at the same time. All of it may be called on any thread, at the same time. A
+/// forked child has a copy, which Linux makes on write.
 class arena {
   public:
     struct options {
-        /// Rounded up to 64 MiB.
+        /// At least 1; rounded up to 64 MiB.
         std::size_t bytes = 0;
         /// All of it resident, and known to the guest, before the constructor returns.
         bool populate = false;
@@ -62,41 +66,48 @@ class arena {
         bool huge_pages = false;
         /// NUMA node to take memory from; -1: any.
         int node = -1;
-        /// When more free memory than this is not zero, half of it goes back to Linux.
+        /// Bytes. When more free memory than this is not zero, half of it goes back to Linux.
         std::size_t keep_dirty = ~std::size_t{0};
         /// A thread outside the cell zeroes what is freed, up to 2 MiB at a time.
         bool zero_in_background = false;
     };
 
-    /// Call after `start()`, inside or outside.
-    /// @throws std::system_error EPERM before `start()`, EINVAL for 0 bytes or an unknown node,
-    ///         ENOMEM, ENOSPC when 64 arenas exist.
+    /// Call after start(), inside (one exit) or outside.
+    /// @throws std::system_error not_started, bad_argument for 0 bytes or an unknown node,
+    /// no_memory,
+    ///         no_room when 64 arenas exist.
     explicit arena(const options& o);
     /// Gives all memory back to Linux, also what is still allocated. The addresses are kept for
-    /// arenas to come.
+    /// arenas to come. Call inside or outside; no thread may use the arena any more.
     ~arena();
     arena(const arena&) = delete;
     arena& operator=(const arena&) = delete;
 
-    /// `bytes` rounded up to 4 KiB, at most 1 GiB, aligned to the next power of two. Inside and
-    /// outside, any thread, also in a fault handler.
-    /// @return nullptr when nothing large enough is left.
+    /// Hands out an extent. Call inside, without an exit, or outside, also in a fault handler.
+    /// @param bytes  1 to 1 GiB, rounded up to 4 KiB.
+    /// @return its address, a multiple of `bytes` rounded up to a power of two; nullptr when
+    /// nothing
+    ///         large enough is left.
     [[nodiscard]] void* allocate(std::size_t bytes, contents wanted = contents::any) noexcept;
 
-    /// Gives back an extent or a part of one.
-    /// @return false, and nothing changed, if any of it is not allocated here.
+    /// Gives back an extent or a part of one, in whole pages. Call as allocate().
+    /// @return false, and nothing has changed, if any of it is not allocated here.
     bool free(void* begin, std::size_t bytes) noexcept;
 
+    /// Whether an address is one of this arena's, allocated or not. Call anywhere.
     [[nodiscard]] bool owns(const void* p) const noexcept;
-    /// The guest-physical frame of an address of this arena, or gpa{0}.
+    /// The guest-physical address of a byte of this arena, for vm::map(), or gpa{0}. Call anywhere.
     [[nodiscard]] gpa frame_of(const void* p) const noexcept;
 
     /// Gives free memory that is not zero back to Linux until at most `keep` bytes of it are left.
-    /// @return how much it was.
+    /// Call inside (one exit) or outside.
+    /// @return how many bytes it was.
     std::size_t trim(std::size_t keep = 0);
 
+    /// The numbers now. Call inside (one exit) or outside.
     [[nodiscard]] arena_statistics statistics() const;
-    /// Walks the allocator's structures: for tests and debugging. Slow.
+    /// Whether the allocator's structures agree with each other: for tests and debugging. Slow.
+    /// Call as statistics().
     [[nodiscard]] bool check() const;
 
   private:
@@ -108,12 +119,14 @@ class arena {
     std::uint64_t length_;
 };
 
-/// What anonymous mappings of this process are served from; all zero before the first one.
+/// What anonymous mappings of this process are served from; all zero before the first one. Call
+/// inside (one exit) or outside.
 [[nodiscard]] arena_statistics process_arena_statistics();
-/// arena::check() of it.
+/// arena::check() of it. Call as process_arena_statistics().
 [[nodiscard]] bool check_process_arena();
 
-/// Extents of an arena for std::pmr containers and pools. Alignments up to 1 GiB.
+/// Extents of an arena for std::pmr containers and pools. Alignments up to 1 GiB. Call as
+/// arena::allocate(). Throws std::bad_alloc when the arena is exhausted.
 class resource : public std::pmr::memory_resource {
   public:
     explicit resource(arena& a) : arena_(a) {}

@@ -7,7 +7,7 @@
 
 namespace xos {
 
-/// See docs/modes.md.
+/// At which privilege level code runs inside (docs/modes.md).
 enum class mode : unsigned {
     automatic,  ///< measure ring 0 at start-up and take `ring0` or `pvm`
     ring0,      ///< application at CPL 0: hardware VMX or SVM only
@@ -15,7 +15,7 @@ enum class mode : unsigned {
     pvm,        ///< everything at CPL 3: for a software KVM that interprets ring 0
 };
 
-/// The name used on command lines and in reports: "auto", "ring0", "ring3", "pvm".
+/// The name used on command lines and in reports: "auto", "ring0", "ring3", "pvm". Call anywhere.
 [[nodiscard]] const char* name(mode m) noexcept;
 
 }  // namespace xos

@@ -28,15 +28,19 @@
 
 namespace xos {
 
-/// What a paged view's pages hold. Called inside, on the thread that faulted, in its fault handler:
-/// system calls are fine, touching the same view's missing pages is not.
+/// What a paged view's pages hold. It is called inside, by several threads at a time but only one
+/// for a unit: on a thread that faulted, in its fault handler, or on one that evicts. System calls
+/// are fine, touching missing pages of the same view is not, nor what the interrupted code may hold
+/// (malloc's lock).
 class pager {
   public:
     virtual ~pager() = default;
-    /// Makes the contents of the view from `offset` on; `to` is zero. False: the access is refused,
-    /// as SIGSEGV if nobody else handles it.
+    /// Makes the contents of the view from `offset` on; `to` is one unit, zero, and a frame's host
+    /// address, which system calls can write to.
+    /// @return false to refuse the access, as SIGSEGV if nobody else handles it.
     virtual bool fill(std::size_t offset, std::span<std::byte> to) noexcept = 0;
-    /// What is there now goes. `dirty`: some of it was written since it was filled.
+    /// What is there now goes.
+    /// @param dirty  some of it was written since it was filled.
     virtual void evict(std::size_t offset, std::span<const std::byte> from,
                        bool dirty) noexcept = 0;
 };
@@ -48,18 +52,22 @@ enum class paging_policy {
     huge,     ///< 2 MiB, by one large leaf
 };
 
+/// Made and ended by one thread; the rest may be called on any thread, at the same time.
 class paged_view {
   public:
     struct options {
+        /// At least 1; rounded up to whole units.
         std::size_t bytes = 0;
         paging_policy policy = paging_policy::demand;
-        /// For prepage: a power of two from 8 KiB to 1 MiB.
+        /// Bytes, for prepage: a power of two from 8 KiB to 1 MiB.
         std::size_t window = 64 << 10;
         vm::access allowed = vm::access::read_write;
     };
 
-    /// Without a pager, pages are zero at first and forgotten when they are evicted.
-    /// @throws std::system_error EINVAL for a window that is none, or what `vm::reserve()` throws.
+    /// Without a pager, pages are zero at first and forgotten when they are evicted. Arena and
+    /// pager must outlive the view. Call after start(), inside (one exit) or outside.
+    /// @throws std::system_error bad_argument for a window that is none, or what vm::reserve() and
+    ///         on_fault() throw.
     paged_view(const options& o, memory::arena& frames, pager* contents = nullptr);
     /// Evicts everything and gives the addresses back. No thread may use the view any more. Call
     /// inside, or outside, where the calling thread enters for it and must be able to.
@@ -71,8 +79,9 @@ class paged_view {
     [[nodiscard]] std::size_t bytes() const noexcept { return units_ * unit_; }
     [[nodiscard]] std::size_t unit() const noexcept { return unit_; }
 
-    /// Evicts the units that overlap a range: inside the guest, not in a fault handler.
+    /// Evicts the units that overlap a range. Call inside, not in a fault handler.
     /// @return how many were there.
+    /// @throws std::system_error bad_argument for what is not in the view, not_inside.
     std::size_t evict(gva begin, std::size_t bytes);
     /// Units that are there.
     [[nodiscard]] std::size_t resident() const noexcept {

@@ -24,6 +24,7 @@
 
 namespace xos {
 
+/// At most 15 exist at the same time; a space may have separated 16 views.
 class space {
   public:
     enum class frames {
@@ -31,21 +32,24 @@ class space {
         copied_on_write,  ///< writable pages become read-only on both sides
     };
 
-    /// @throws std::system_error EPERM outside, ENOMEM, ENOSPC when 15 exist.
+    /// Call inside.
+    /// @throws std::system_error not_inside, no_memory, no_room when 15 exist.
     space();
-    /// Frames of the frame arena that only this space still maps go back to it. No thread may be in
-    /// the space.
+    /// Frames of the frame arena that only this space still maps go back to it. Call inside, in
+    /// another space; no thread may be in this one.
     ~space();
     space(const space&) = delete;
     space& operator=(const space&) = delete;
 
     /// Gives this space page tables of its own for the view that `address` lies in, with what the
-    /// main space maps there now.
-    /// @throws std::system_error EINVAL for what is no view or has leaves of 1 GiB only, EBUSY the
-    ///         second time, ENOMEM, ENOSPC for more than 16 views.
+    /// main space maps there now. Call inside; other threads may go on in either space.
+    /// @throws std::system_error bad_argument for what is no view or has leaves of 1 GiB only,
+    ///         already_separated, no_memory, no_room for more than 16 views.
     void separate(gva address, frames how);
 
     /// The calling thread sees memory as this space does, for the length of a scope. Scopes nest.
+    /// Make and end it inside, on the same thread. It loads CR3, and keeps the TLB where the
+    /// processor has PCIDs (Intel SDM vol. 3A, 4.10.1).
     class [[nodiscard]] inside_of {
       public:
         explicit inside_of(const space& s);
@@ -61,11 +65,11 @@ class space {
     long number_;
 };
 
-/// For the handler of a write fault: makes the page writable in the calling thread's space, with a
-/// copy of the frame if another space maps it, too.
+/// Makes a page of a separated view writable in the calling thread's space, with a copy of the
+/// frame if another space maps it, too. Call inside, usually in the handler of the write fault.
+/// @param page  a multiple of 4 KiB.
 /// @return ok, also when another thread was faster; shrinks for a page that is read-only for
-/// another
-///         reason; no_frames, not_mapped, not_reserved, misaligned.
+///         another reason; no_frames, not_mapped, not_reserved, misaligned, bad_option.
 vm::map_result copy_on_write(gva page) noexcept;
 
 }  // namespace xos

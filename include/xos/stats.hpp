@@ -67,13 +67,15 @@ struct statistics {
     std::uint64_t interrupted = 0;  ///< calls in the module that a signal interrupted
 };
 
-/// A consistent-enough snapshot; may be called inside (one exit) and outside.
+/// The totals now. Threads go on counting while they are read, so that numbers that belong together
+/// may differ by a few. Call inside, which takes an exit, or outside.
 [[nodiscard]] statistics stats();
 
-/// The exits a thread has made so far, for differences around an operation.
+/// The exits that the calling thread's vCPU has made so far, for differences around an operation; 0
+/// outside. Call anywhere; makes no exit.
 [[nodiscard]] std::uint64_t thread_exits() noexcept;
 
-/// The report that `xos run --stats` prints.
+/// The report that `xos run --stats` prints. Call anywhere.
 [[nodiscard]] std::string to_string(const statistics& s);
 
 }  // namespace xos

@@ -10,10 +10,11 @@
 //         return xos::verdict::resume;          // the access is made again
 //     });
 //
-// Handlers may be called on any thread of the cell at the same time. One that itself faults is
-// handled like any other code, nested on the same stack; one that keeps faulting ends the process
-// with a report. Handlers of a range are asked before those of a vector, later registrations before
-// earlier ones.
+// Handlers may be called on any thread inside, at the same time. They are application code: system
+// calls and signals are as elsewhere, but the code that was interrupted may hold malloc's lock, or
+// any other. Their stack is 64 KiB a thread. One that itself faults is handled like any other code,
+// nested on the same stack; one that keeps faulting ends the process with a report. Handlers of a
+// range are asked before those of a vector, later registrations before earlier ones.
 #pragma once
 
 #include <xos/language.hpp>
@@ -27,12 +28,12 @@
 
 namespace xos {
 
-/// The interrupted code. Changes take effect when the handler resumes.
+/// The registers of the interrupted code. Changes take effect when the handler resumes.
 struct trap_frame {
     std::uint64_t r15, r14, r13, r12, r11, r10, r9, r8;
     std::uint64_t rbp, rdi, rsi, rdx, rcx, rbx, rax;
     std::uint64_t vector;         ///< which exception
-    std::uint64_t error_code;     ///< as the processor (or Linux, for its own mappings) gave it
+    std::uint64_t error_code;     ///< of the processor, or of Linux for its mappings; else 0
     std::uint64_t fault_address;  ///< page faults: CR2
     std::uint64_t rip, cs, rflags, rsp, ss;
 };
@@ -63,6 +64,7 @@ enum class verdict : std::uint64_t {
     pass,    ///< not mine
 };
 
+/// Runs inside, on the thread that raised the exception. It must not throw, nor leave().
 using trap_handler = verdict (*)(trap_frame& frame, void* argument);
 
 /// Whether the library must keep the interrupted code's vector registers for the handler.
@@ -78,8 +80,9 @@ enum class fault_kind {
     other,            ///< by code at CPL 3 to a page of the kernel side's
 };
 
+/// What a page fault was about (Intel SDM vol. 3A, 4.7).
 struct page_fault {
-    gva address;
+    gva address;   ///< of the byte, not of the page
     bool present;  ///< a protection fault, not a missing page
     bool write;
     bool user;  ///< by code at CPL 3
@@ -92,12 +95,14 @@ struct page_fault {
     }
 };
 
+/// Of the frame that a handler of page faults has got. Call anywhere.
 [[nodiscard]] inline page_fault page_fault_of(const trap_frame& f) {
     return {gva{f.fault_address}, (f.error_code & 1) != 0, (f.error_code & 2) != 0,
             (f.error_code & 4) != 0, (f.error_code & 16) != 0};
 }
 
-/// Ends a registration when it goes. Handlers already running are not waited for.
+/// Ends a registration when it goes, on any thread, inside or outside. Handlers that are running
+/// are not waited for.
 class [[nodiscard]] trap_registration {
   public:
     trap_registration() = default;
@@ -114,14 +119,18 @@ class [[nodiscard]] trap_registration {
     unsigned id_ = 0;
 };
 
-/// Registers a handler for an exception, wherever it happens. Any thread, inside or outside.
-/// @throws std::system_error ENOSPC when the table is full (64 handlers).
+/// Registers a handler for an exception, wherever inside it happens. A forked child keeps it. Call
+/// on any thread, inside or outside, also before start().
+/// @throws std::system_error no_room when there are 64.
 trap_registration on_exception(exception which, trap_handler handler, void* argument = nullptr,
                                handler_registers registers = handler_registers::all);
 
-/// Registers a handler for page faults on [begin, begin + length): on views (`xos/vm.hpp`) and also
-/// on memory that Linux manages, when Linux refuses the access.
-/// @throws std::system_error EINVAL for an empty range, EEXIST when it overlaps one, ENOSPC.
+/// Registers a handler for page faults on [begin, begin + length): on views (`xos/view.hpp`) and
+/// also on memory that Linux manages, when Linux refuses the access. Bytes; nothing need be
+/// aligned. A view must exist before its handler is registered. A forked child keeps it. Call on
+/// any thread, inside or outside, also before start().
+/// @throws std::system_error bad_argument for a range that is empty or wraps around, range_taken
+///         when it overlaps another's, no_room when there are 64.
 trap_registration on_fault(gva begin, std::size_t length, trap_handler handler,
                            void* argument = nullptr,
                            handler_registers registers = handler_registers::all);

@@ -42,6 +42,7 @@ using gpa = detail::address<struct gpa_tag>;  ///< guest-physical: what guest pa
 using hva =
     detail::address<struct hva_tag>;  ///< host-virtual: what the process dereferences in host mode
 
+// Bytes of the leaves of page tables (Intel SDM vol. 3A, 4.5).
 inline constexpr std::size_t page_size = 4096;
 inline constexpr std::size_t large_page_size = 2u << 20;
 inline constexpr std::size_t huge_page_size = 1u << 30;

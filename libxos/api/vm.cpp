@@ -35,6 +35,8 @@ const char* to_string(map_result r) noexcept {
             return "a move onto itself";
         case map_result::bad_option:
             return "a leaf size or an access that this view cannot have";
+        case map_result::not_inside:
+            return "the call is made outside: enter() first";
     }
     return "unknown";
 }

@@ -10,7 +10,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <xos/error.hpp>
+#include <xos/space.hpp>
 #include <xos/syscall.hpp>
 #include <xos/trap.hpp>
 #include <xos/vm.hpp>
@@ -340,6 +342,24 @@ TEST_CASE("views are refused before the start") {
     CHECK(errno_of([] { (void)vm::reserve(~std::size_t{0}); }) != 0);
     CHECK(errno_of([] { (void)vm::reserve(std::size_t{1} << 47); }) != 0);
     CHECK(vm::reserve(4096).value != 0);
+}
+
+TEST_CASE("edits and scans outside are refused") {
+    ensure_cell();
+    const gva view = vm::reserve(1 << 20);
+    vm::batch b;
+    b.map_new(view, 4096, vm::access::read);
+    std::uint64_t bits = 0;
+    CHECK(b.commit() == vm::map_result::not_inside);
+    CHECK(vm::scan(view, 4096, vm::usage::dirty, false, &bits).result ==
+          vm::map_result::not_inside);
+    CHECK_FALSE(vm::query(view).mapped);
+    CHECK(code_of([] { space outside; }) == errc::not_inside);
+    const auto separated_outside = [&] {
+        auto s = in_cell([] { return std::make_unique<space>(); });
+        return code_of([&] { s->separate(view, space::frames::shared); });
+    };
+    CHECK(separated_outside() == errc::not_inside);
 }
 
 TEST_CASE("map says why it refuses") {
