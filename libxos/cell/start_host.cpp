@@ -106,7 +106,8 @@ outcome build(const cell_options& options) {
     if (count > cell.most_contexts) count = cell.most_contexts;
     const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context;
     const std::size_t needed = kernel_bytes + count * user_bytes_per_context + 2 * large_page_size;
-    if (count == 0 || needed > options.system_arena) return {step::bad_option, 22};
+    if (count == 0 || needed > options.system_arena || options.system_arena >= memory::user_end)
+        return {step::bad_option, 22};
     if (auto failed = cell.arena.reserve(options.system_arena, kernel_bytes); !failed.ok())
         return failed;
     new (cell.space_storage) memory::address_space(cell.caps.physical_bits);
