@@ -4,6 +4,7 @@
 
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
+#include "libxos/program/sanitizers.hpp"
 #include "libxos/vm/spaces.hpp"
 
 namespace xos::vm {
@@ -17,7 +18,7 @@ view_table the_views;
 namespace {
 
 base::futex_lock reserving;
-constexpr std::uint64_t first_view = 0x1000'0000'0000;
+constexpr std::uint64_t first_view = program::free_of_sanitizers.begin;
 std::uint64_t next_view = first_view;
 
 base::futex_lock addresses;
