@@ -1,6 +1,10 @@
 // How anonymous memory of the process becomes resident.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 namespace xos {
 
 /// When Linux puts page frames behind anonymous memory that libxos serves
@@ -16,3 +20,5 @@ enum class residency : unsigned {
 };
 
 }  // namespace xos
+
+#endif  // C++20

@@ -11,6 +11,10 @@
 // Declare a view before its handlers, so that they go first.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <cstddef>
 #include <utility>
 #include <xos/vm.hpp>
@@ -68,3 +72,5 @@ class view {
 };
 
 }  // namespace xos
+
+#endif  // C++20

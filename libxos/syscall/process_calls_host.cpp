@@ -47,8 +47,6 @@ namespace {
 
 constexpr std::uint64_t sigchld = 17;
 
-/// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
-void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
 /// By which of Linux's calls a child is made: clone(2) takes what clone3 refuses, and a filter of
 /// system calls may let only one of them through.
 struct way {
@@ -65,6 +63,8 @@ long make_child(const clone_arguments& a, way by, context* runs) {
     return xos_clone(by.size_for_clone3 ? call3 : call, runs);
 }
 
+/// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
+void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     cell::leave_parent(
         &c, flags & CLONE_FILES ? cell::descriptor_table::shared : cell::descriptor_table::copied);
@@ -105,13 +105,13 @@ long fork_process(context& c, clone_arguments args, way by, std::uint64_t mask) 
     }
     return pid;
 }
-        report_thread_refusal(failure);
 
 /// A thread, or a child that borrows this memory until it execs: another vCPU of the same VM.
 long start_sharing_memory(context& c, clone_arguments args, way by, std::uint64_t mask) {
     base::outcome failure;
     context* child = cell::take_context(failure);
     if (!child) {
+        report_thread_refusal(failure);
         trap::apply_mask(c, mask);
         return error_again;
     }
@@ -236,10 +236,10 @@ long clone(context& c, const std::uint64_t* a) {
                   .tls = a[4]},
                  clone2);
 }
-    if (a[1] > page_size) return error_2big;
 
 long clone3(context& c, const std::uint64_t* a) {
     constexpr std::uint64_t first_version = 64;
+    if (a[1] > page_size) return error_2big;
     if (a[1] < first_version) return error_inval;
     clone_arguments args{};
     const std::size_t size = a[1] < sizeof args ? a[1] : sizeof args;

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -21,22 +20,6 @@ using namespace xos;
 using namespace xos::test;
 
 namespace {
-
-std::atomic<int> count{0};
-std::atomic<bool> flag{false};
-
-void timer(long microseconds) {
-    const itimerval t{{0, 0}, {0, microseconds}};
-    setitimer(ITIMER_REAL, &t, nullptr);
-}
-
-std::string mask_text() {
-    sigset_t s;
-    pthread_sigmask(SIG_SETMASK, nullptr, &s);
-    std::string text;
-    for (int i = 1; i < 65; i++) text += sigismember(&s, i) == 1 ? std::to_string(i) + " " : "";
-    return text;
-}
 
 alignas(16) char signal_stack[65536];
 
@@ -206,7 +189,7 @@ TEST_CASE("a handler starts with a clean state and every register survives it") 
         for (int i = 0; i < 10; i++) {
             flag = false;
             _mm_setcsr(0x1f80 | 0x2000);
-            timer(1000);
+            timer(1000, false);
             all.push_back(difference(s, registers_after(event::spin_on_rsi, s)));
         }
         all.push_back(std::to_string(mxcsr) + " " + std::to_string(x87) + " " +
@@ -242,7 +225,7 @@ TEST_CASE("siglongjmp leaves handlers again and again") {
         volatile int jumps = 0;
         if (sigsetjmp(back, 1)) jumps = jumps + 1;
         if (jumps < 20) {
-            timer(1000);
+            timer(1000, false);
             for (;;) _mm_pause();
         }
         return std::to_string(jumps) + mask_text();

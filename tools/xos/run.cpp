@@ -85,7 +85,7 @@ libraries find_libraries(const run_options& options) {
     libraries found;
     found.preload = find_preload();
     if (found.preload.empty()) {
-        found.problem = "libxos-preload.so is neither in ../lib nor in " XOS_PRELOAD_INSTALLED;
+        found.problem = "libxos-preload.so is neither in ../lib nor in " XOS_LIBRARIES_INSTALLED;
         return found;
     }
     found.loader = found.preload.parent_path() / "xos/xos-loader";
