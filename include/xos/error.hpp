@@ -63,11 +63,16 @@ enum class errc {
     /// (ENOSPC) A table of libxos's or KVM's is full: handlers, arenas, spaces, memory slots,
     /// guest-physical addresses. The text says which.
     no_room,
+    /// (EAGAIN) Linux lets the user make no further process or thread. Raise RLIMIT_NPROC, or the
+    /// limit of the container (pids.max).
+    no_process,
     /// (EAGAIN) Every vCPU is in use. Raise cell_options::max_vcpus, or have fewer threads inside.
     no_vcpu,
 
     // ---- wrong calls
 
+    /// (EOPNOTSUPP) The process runs under `xos run` already, and a cell cannot hold another.
+    inside_a_cell,
     /// (EINVAL) An argument or option is out of range. The text says which.
     bad_argument,
     /// (EALREADY) start() was called a second time.

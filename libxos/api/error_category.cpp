@@ -42,8 +42,12 @@ meaning meaning_of(errc e) {
             return {"no memory left", std::errc::not_enough_memory};
         case errc::no_room:
             return {"a table is full", std::errc::no_space_on_device};
+        case errc::no_process:
+            return {"no process left", std::errc::resource_unavailable_try_again};
         case errc::no_vcpu:
             return {"no vCPU left", std::errc::resource_unavailable_try_again};
+        case errc::inside_a_cell:
+            return {"in a cell already", std::errc::operation_not_supported};
         case errc::bad_argument:
             return {"bad argument", std::errc::invalid_argument};
         case errc::already_started:

@@ -18,6 +18,8 @@ errc shortage(int error, errc other) {
             return errc::no_memory;
         case ENOSPC:
             return errc::no_room;
+        case EAGAIN:
+            return errc::no_process;
         case EINVAL:
             return errc::bad_argument;
         default:
@@ -101,6 +103,10 @@ errc code_of(base::outcome failure) {
         case mode_needs_hardware:
         case mode_needs_software_kvm:
             return errc::mode_unavailable;
+        case first_run:
+            return errc::no_process;
+        case inside_a_cell:
+            return errc::inside_a_cell;
         case too_many_vcpus:
             return errc::no_vcpu;
         case already_started:
