@@ -76,22 +76,25 @@ struct alignas(64) context {
     std::uint64_t native_until;  ///< CLOCK_MONOTONIC, nanoseconds
 
     // Signals (trap/).
-    signal_table* actions;  ///< the process's, or a vfork child's own
+    signal_table* actions;      ///< the process's, or a vfork child's own
     std::uint64_t signal_mask;  ///< the application's, while a hop has changed the kernel's
     kernel_stack alternate;  ///< the application's sigaltstack; the kernel's is off in the run loop
     bool stepping;           ///< the hop executes one instruction
+    int delivering;          ///< the signal that the hop is for, or 0
+    std::uint64_t probed;    ///< the breakpoint that the hop executes, or 0
     enum class holding : std::uint8_t { nothing, shared, exclusive } table_lock;
     bool private_alternate;  ///< the step's frame goes to our own stack
     bool pass_to_linux;      ///< in-guest handlers have declined this fault
     concealed_page concealed;  ///< for the step
     /// At most one: while it waits the kernel's mask is full, and the kernel keeps the others.
     queued_signal waiting;
+    queued_signal held;            ///< sent and blocked, while a step leaves its number open
     std::uint64_t repeated_fault;  ///< fault address and count, against an endless retry
     unsigned repeats;
     std::uint64_t host_gs_base;  ///< restored by leave()
 
-    /// Where execve makes its own argument vectors. Kept: the child of a vfork execs in its parent's
-    /// memory, and could not give it back.
+    /// Where execve makes its own argument vectors. Kept: the child of a vfork execs in its
+    /// parent's memory, and could not give it back.
     std::uint64_t exec_scratch, exec_scratch_size;
 
     // Statistics: one writer.

@@ -61,8 +61,6 @@ long rt_sigreturn(context& c, const std::uint64_t*) {
     cell::application_registers(c, r);
     constexpr int from_kernel = 0x80;
     trap::force(c, r, cell::sig_segv, from_kernel, 0);
-    c.where = cell::position::taken_back;  // another signal comes first
-    return 0;
 }
 
 long sigaltstack(context& c, const std::uint64_t* a) {

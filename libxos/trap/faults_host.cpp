@@ -1,6 +1,7 @@
 // Exceptions and refusals that the guest could not settle itself.
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/trap/hop.hpp"
 #include "libxos/trap/signals.hpp"
 
 namespace xos::trap {
@@ -11,7 +12,7 @@ using chunk_result = memory::address_space::chunk_result;
 
 namespace {
 
-constexpr std::uint8_t hlt = 0xf4;
+constexpr std::uint8_t hlt = 0xf4, int3 = 0xcc;
 
 /// One byte of opcode, and an immediate byte for IN and OUT with a constant port.
 constexpr bool is_port_opcode(std::uint8_t b) {
@@ -95,7 +96,7 @@ bool in_kernel_memory(std::uint64_t address) {
 }
 
 /// The signal that Linux raises for this exception, raised by Linux.
-void raise(context& c, const trap_frame& f) {
+void raise(context& c, trap_frame& f) {
     arch::general_registers r = arch::registers_of(f);
     if (f.vector == arch::vector_debug && is_icebp(r.rip)) {
         r.rip = icebp_at(r.rip);
@@ -110,8 +111,11 @@ void raise(context& c, const trap_frame& f) {
     }
     // INT3 and INTO are reported behind the instruction (CC, or CD ib), which Linux must execute.
     if (f.vector == arch::vector_breakpoint)
-        r.rip -= base::load<std::uint8_t>(r.rip - 1) == 0xcc ? 1 : 2;
+        r.rip -= base::load<std::uint8_t>(r.rip - 1) == int3 ? 1 : 2;
     if (f.vector == arch::vector_overflow) r.rip -= 2;
+    // A signal may come first: then the guest executes the instruction again.
+    f.rip = r.rip;
+    if (f.vector == arch::vector_breakpoint) return break_in_host(c, r);
     if (f.vector == arch::vector_page_fault) {
         c.pass_to_linux = true;
         // Linux's own tables allow everything there. Undone when the thread lands.
@@ -136,7 +140,10 @@ void force(context& c, const arch::general_registers& r, int signal, int code,
     s.info.code = code;
     s.info.rest[0] = address;
     const std::uint64_t mask = block_signals(c);
-    if (c.signals_pending) return;
+    if (c.signals_pending) {
+        queue_for_linux(c, c.waiting);
+        forget_waiting(c);
+    }
     c.signal_mask = mask;
     if (mask & cell::bit_of(signal)) end_by(c, s);
     deliver(c, r, s);
@@ -145,7 +152,7 @@ void force(context& c, const arch::general_registers& r, int signal, int code,
 
 void on_trap(context& c) {
     arch::guest_area& area = area_of(c);
-    const trap_frame& frame = *area.frame;
+    trap_frame& frame = *area.frame;
     switch (area.trap_message) {
         case arch::trap_request_memory:
             if (made_visible(c, frame.fault_address, frame.error_code)) {

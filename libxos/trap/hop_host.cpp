@@ -1,8 +1,8 @@
-// Into the guest's state in host mode, and back.
+// Into the guest's state in host mode. landing_host.cpp has the way back.
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
-#include "libxos/cell/stubs.hpp"
 #include "libxos/trap/handlers.hpp"
+#include "libxos/trap/hop.hpp"
 #include "libxos/trap/signals.hpp"
 
 namespace xos::trap {
@@ -12,7 +12,6 @@ using base::raw_syscall;
 using cell::bit_of;
 using cell::context;
 using cell::kernel_sigaction;
-using cell::kernel_siginfo;
 using cell::kernel_stack;
 using cell::kernel_ucontext;
 using cell::the_cell;
@@ -61,6 +60,29 @@ void make_frame_state(context& c) {
     *reinterpret_cast<volatile std::uint32_t*>(c.fpu.bytes + size) = arch::fpx_magic2;
 }
 
+/// Whether the application has asked for a fault's frame on its alternate stack. If not, a step may
+/// have one of ours instead.
+bool faults_on_alternate(const context& c) {
+    std::uint64_t flags = 0;
+    for (int signal : {cell::sig_segv, cell::sig_bus, cell::sig_fpe, cell::sig_ill})
+        flags |= c.actions->of[signal].flags;
+    return (flags & cell::sa::onstack) != 0;
+}
+
+/// The frame of the SIGTRAP that ends a step must not lie on the application's stack, which may be
+/// full, or end without a guard page. With the table locked exclusively.
+void end_step_on_alternate(context& c) {
+    kernel_sigaction ours = cell::trampoline_for(c.actions->of[cell::sig_trap]);
+    ours.flags |= cell::sa::onstack;
+    raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
+}
+
+/// ... but where the application wants it, when the signal is the application's.
+void deliver_trap_where_wanted(context& c) {
+    const kernel_sigaction ours = cell::trampoline_for(c.actions->of[cell::sig_trap]);
+    raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
+}
+
 /// With the extended state in c.fpu and FS as it shall be.
 [[noreturn]] void launch(context& c, const arch::general_registers& r, std::uint64_t mask,
                          bool step) {
@@ -77,13 +99,7 @@ void make_frame_state(context& c) {
     u.fpu_state = reinterpret_cast<std::uint64_t>(c.fpu.bytes);
     u.mask = mask;
     u.stack = c.alternate;
-    const bool faults_on_alternate =
-        ((c.actions->of[cell::sig_segv].flags | c.actions->of[cell::sig_bus].flags) &
-         cell::sa::onstack) != 0;
-    if (step && (c.alternate.flags & cell::ss::disable) && !faults_on_alternate) {
-        // The SIGTRAP frame may not fit where the application's stack ends, so it goes to a stack
-        // of ours. A handler of the application without SA_ONSTACK still gets its frame on the
-        // application's.
+    if (step && !faults_on_alternate(c)) {
         u.stack = {reinterpret_cast<std::uint64_t>(c.step_stack), 0, 0, sizeof c.step_stack};
         c.private_alternate = true;
     }
@@ -93,12 +109,24 @@ void make_frame_state(context& c) {
     xos_sigreturn(&u);
 }
 
+/// Takes a SIGTRAP that the application has blocked out of the step's way, until it has landed.
+void hold_blocked_trap(context& c) {
+    if (!(c.signal_mask & bit_of(cell::sig_trap))) return;
+    const std::uint64_t wanted = bit_of(cell::sig_trap), at_once[2] = {0, 0};
+    const bool taken = raw_syscall(__NR_rt_sigtimedwait, as_long(&wanted), as_long(&c.held.info),
+                                   as_long(at_once), 8) == cell::sig_trap;
+    c.held.number = taken ? cell::sig_trap : 0;
+}
+
 [[noreturn]] void hop(context& c, const arch::general_registers& r, std::uint64_t mask, bool step) {
+    if (step) hold_blocked_trap(c);
     c.cpu.read_xsave(c.fpu);
     // The instruction may use FS, which the application may have changed without a system call.
     arch::write_fs_base(c.cpu.read_special().fs.base);
     launch(c, r, mask, step);
 }
+
+}  // namespace
 
 void alternate_off(context& c) {
     if ((c.alternate.flags & cell::ss::disable) && !c.private_alternate) return;
@@ -120,73 +148,6 @@ void unlock_table(context& c) {
     c.table_lock = context::holding::nothing;
     if (how == context::holding::exclusive) c.actions->lock.unlock();
     if (how == context::holding::shared) c.actions->lock.unlock_shared();
-}
-
-/// The in-guest handlers hear of it as of a page fault of the processor.
-[[noreturn]] void offer_to_handlers(context& c, const kernel_ucontext& u) {
-    const arch::guest_area& area = *c.area;
-    const bool nested = u.rsp - area.trap_stack_base < area.trap_stack_size;
-    const std::uint64_t top =
-        nested ? ((u.rsp - XOS_RED_ZONE) & ~std::uint64_t{15}) - 8 : area.trap_stack_top;
-    if (nested && u.rsp - area.trap_stack_base < XOS_TRAP_RESERVE) {
-        cell::die(&c, "the trap stack is exhausted: a fault handler keeps faulting");
-    }
-    auto& f = *reinterpret_cast<trap_frame*>(top - sizeof(trap_frame));
-    f.r15 = u.r15, f.r14 = u.r14, f.r13 = u.r13, f.r12 = u.r12;
-    f.r11 = u.r11, f.r10 = u.r10, f.r9 = u.r9, f.r8 = u.r8;
-    f.rbp = u.rbp, f.rdi = u.rdi, f.rsi = u.rsi, f.rdx = u.rdx;
-    f.rcx = u.rcx, f.rbx = u.rbx, f.rax = u.rax;
-    f.vector = arch::vector_page_fault | arch::vector_from_linux;
-    f.error_code = u.error_code;
-    f.fault_address = u.fault_address;
-    const bool ring0 = the_cell.current == mode::ring0;
-    f.rip = u.rip, f.rsp = u.rsp;
-    f.rflags = (u.rflags & ~arch::rflags::trap) | arch::rflags::fixed;
-    f.cs = ring0 ? arch::selector::kernel_code : arch::selector::user_code;
-    f.ss = ring0 ? arch::selector::kernel_data : arch::selector::user_data;
-    arch::general_registers r;
-    r.rip = cell::address_of(xos_trap_dispatch_frame);
-    r.rsp = reinterpret_cast<std::uint64_t>(&f);
-    r.rflags = arch::rflags::fixed;
-    cell::resume_at(c, r);
-    set_extended_state(c, reinterpret_cast<const void*>(u.fpu_state));
-    set_mask(c.signal_mask);
-    cell::run_loop(c);
-}
-
-}  // namespace
-
-void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
-    if (c.table_lock == context::holding::nothing) lock_table(c, context::holding::exclusive);
-    const kernel_sigaction action = c.actions->of[signal];
-    u.mask = c.signal_mask;
-    if (action.handler <= 1) {
-        unlock_table(c);
-        end_by(c, {signal, *info});
-    }
-    if (action.flags & cell::sa::resethand) {
-        c.actions->of[signal].handler = 0;
-        if (signal != cell::sig_trap) set_default_action(signal);
-    }
-    unlock_table(c);
-    c.signals++;
-    arch::general_registers r = registers_of(u);
-    r.rdi = static_cast<std::uint64_t>(signal);
-    r.rsi = reinterpret_cast<std::uint64_t>(info);
-    r.rdx = reinterpret_cast<std::uint64_t>(&u);
-    r.rax = 0;
-    r.rsp = reinterpret_cast<std::uint64_t>(&u) - 8;
-    r.rip = action.handler;
-    r.rflags &= ~(arch::rflags::direction | arch::rflags::resume | arch::rflags::trap);
-    cell::resume_at(c, r);
-    set_extended_state(c, nullptr);
-    if (static_cast<std::uint32_t>(c.alternate.flags) & cell::ss::autodisarm) {
-        c.alternate = {0, cell::ss::disable, 0, 0};
-    }
-    std::uint64_t mask = c.signal_mask | action.mask;
-    if (!(action.flags & cell::sa::nodefer)) mask |= bit_of(signal);
-    set_mask(mask);
-    cell::run_loop(c);
 }
 
 void continue_natively(context& c, const arch::general_registers& r) {
@@ -239,8 +200,9 @@ void step_in_host(context& c, const arch::general_registers& r) {
     // In-guest handlers hear of a refusal only through a handler of the kernel's; but a process
     // that is to end by the default action must end where the guest is, for the sake of its core
     // dump.
-    const bool handlers_first = !c.pass_to_linux && any_page_fault_handler();
+    const bool handlers_first = !c.pass_to_linux && (any_page_fault_handler() || c.probed);
     lock_table(c, context::holding::exclusive);
+    end_step_on_alternate(c);
     for (int signal : {cell::sig_segv, cell::sig_bus}) {
         if (c.actions->of[signal].handler > 1) continue;
         if (handlers_first) {
@@ -260,7 +222,16 @@ void call_in_host(context& c, const arch::general_registers& r, int signal) {
     const std::uint64_t mask = block_signals(c);
     if (c.signals_pending) return;
     c.signal_mask = mask;
+    lock_table(c, context::holding::exclusive);
+    end_step_on_alternate(c);
+    unlock_table(c);
     hop(c, r, all_signals & ~(bit_of(signal) | bit_of(cell::sig_trap)), true);
+}
+
+void break_in_host(context& c, const arch::general_registers& r) {
+    c.probed = r.rip;
+    step_in_host(c, r);
+    c.probed = 0;
 }
 
 void end_by(context& c, const cell::queued_signal& s) {
@@ -273,17 +244,23 @@ void end_by(context& c, const cell::queued_signal& s) {
 
 void deliver(context& c, const arch::general_registers& r, const cell::queued_signal& s) {
     lock_table(c, context::holding::shared);
-    if (c.actions->of[s.number].flags & cell::sa::resethand) {
+    if (c.actions->of[s.number].flags & cell::sa::resethand || s.number == cell::sig_trap) {
         // Its handler runs once, whoever else has the same signal to deliver.
         unlock_table(c);
         lock_table(c, context::holding::exclusive);
     }
     if (c.actions->of[s.number].handler <= 1) return unlock_table(c);
+    if (s.number == cell::sig_trap) deliver_trap_where_wanted(c);
     const long queued = raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id,
                                     s.number, as_long(&s.info));
     if (queued < 0)
         cell::die(&c, "a signal could not be queued again", static_cast<unsigned>(-queued));
-    hop(c, r, all_signals & ~bit_of(s.number), false);
+    // When Linux cannot write the frame, it raises SIGSEGV, or ends the process if that has no
+    // handler or is blocked.
+    std::uint64_t open = bit_of(s.number);
+    if (c.actions->of[cell::sig_segv].handler > 1) open |= bit_of(cell::sig_segv) & ~c.signal_mask;
+    c.delivering = s.number;
+    hop(c, r, all_signals & ~open, false);
 }
 
 bool return_from_handler(context& c, const kernel_ucontext& u, const void* fpu_state) {
@@ -299,48 +276,3 @@ bool return_from_handler(context& c, const kernel_ucontext& u, const void* fpu_s
 }
 
 }  // namespace xos::trap
-
-extern "C" {
-
-/// On the loop stack, every signal blocked: the kernel's answer to a hop.
-[[noreturn]] void xos_landed(int signal, xos::cell::kernel_siginfo* info,
-                             xos::cell::kernel_ucontext* u, xos::cell::context* c) {
-    using namespace xos;
-    constexpr int trap_trace = 2;
-    c->hopping = 0;
-    c->blocks_calls = 0;
-    const bool stepped = c->stepping;
-    c->stepping = false;
-    const bool moved = c->private_alternate;
-    trap::alternate_off(*c);
-    trap::reveal_page(*c);
-    if (c->native) cell::the_cell.hooks.landed_natively(*c, signal, info, *u);
-    if (stepped && signal == cell::sig_trap && info->code == trap_trace) {
-        // It succeeded: a stack grew, or a page came back meanwhile.
-        arch::general_registers r = registers_of(*u);
-        r.rflags &= ~arch::rflags::trap;
-        cell::resume_at(*c, r);
-        trap::set_extended_state(*c, reinterpret_cast<const void*>(u->fpu_state));
-        trap::set_mask(c->signal_mask);
-        cell::run_loop(*c);
-    }
-    const bool refused = stepped && (signal == cell::sig_segv || signal == cell::sig_bus);
-    if (refused && u->vector == arch::vector_page_fault && !c->pass_to_linux &&
-        trap::wants(u->fault_address)) {
-        trap::offer_to_handlers(*c, *u);
-    }
-    if (refused && c->actions->of[signal].handler <= 1 && !c->pass_to_linux) {
-        c->pass_to_linux = true;
-        arch::general_registers r = registers_of(*u);
-        r.rflags &= ~arch::rflags::trap;
-        trap::set_mask(c->signal_mask);
-        trap::step_in_host(*c, r);
-        cell::resume_at(*c, r);
-        cell::run_loop(*c);
-    }
-    c->pass_to_linux = false;
-    if (stepped) u->rflags &= ~arch::rflags::trap;
-    if (moved) u->stack = {0, cell::ss::disable, 0, 0};
-    trap::run_handler(*c, signal, info, *u);
-}
-}

@@ -22,6 +22,8 @@ void on_leaving(cell::context& c);
 /// then the guest goes on behind it. Returns only when a signal came first, which the run loop then
 /// delivers.
 void step_in_host(cell::context& c, const arch::general_registers& r);
+/// The same for a breakpoint, which may be a tracer's.
+void break_in_host(cell::context& c, const arch::general_registers& r);
 /// The same for the call that the application is about to make, which sends itself `signal`.
 void call_in_host(cell::context& c, const arch::general_registers& r, int signal);
 /// Linux allows again what it was told to refuse for the step.
@@ -32,9 +34,10 @@ void reveal_page(cell::context& c);
 bool return_from_handler(cell::context& c, const cell::kernel_ucontext& frame,
                          const void* fpu_state);
 
-/// A signal that Linux raises whatever the application has blocked or ignored.
-void force(cell::context& c, const arch::general_registers& r, int signal, int code,
-           std::uint64_t address);
+/// A signal that Linux raises whatever the application has blocked or ignored. One that waits comes
+/// after it.
+[[noreturn]] void force(cell::context& c, const arch::general_registers& r, int signal, int code,
+                        std::uint64_t address);
 
 /// Linux has built a frame for `signal`: the handler runs in the guest.
 [[noreturn]] void run_handler(cell::context& c, int signal, cell::kernel_siginfo* info,

@@ -1,6 +1,7 @@
 // A signal arrives while a thread is in the cell.
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/stubs.hpp"
+#include "libxos/trap/hop.hpp"
 #include "libxos/trap/signals.hpp"
 
 extern "C" {
@@ -23,17 +24,17 @@ bool raised_by_fault(int signal, const cell::kernel_siginfo& info) {
            info.code > 0 && info.code != from_kernel;
 }
 
-void forget_waiting(context& c) {
-    c.signals_pending = 0;
-    c.stop_at_once(false);
-}
+}  // namespace
 
 void queue_for_linux(context& c, const cell::queued_signal& s) {
     raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, s.number,
                 as_long(&s.info));
 }
 
-}  // namespace
+void forget_waiting(context& c) {
+    c.signals_pending = 0;
+    c.stop_at_once(false);
+}
 
 void on_signals(context& c) {
     arch::general_registers r;
