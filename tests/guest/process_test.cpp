@@ -202,12 +202,15 @@ std::string child_with_cleared_handlers(std::uint64_t flags) {
     constexpr std::size_t page = 4096;
     signal(SIGUSR1, [](int) {});
     signal(SIGUSR2, SIG_IGN);
-    constexpr std::size_t room = std::size_t{16} << 20;
-    char* free = static_cast<char*>(
+    // The hole is smaller than the gap that Linux keeps below such a stack (256 pages), so that no
+    // other mapping gets into it; and what is below it is not accessible, which lets the stack grow
+    // up to it.
+    constexpr std::size_t room = 64 * page, hole = 16 * page;
+    char* reserved = static_cast<char*>(
         mmap(nullptr, room, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    munmap(free, room);
+    munmap(reserved + room - hole, hole);
     char* stack = static_cast<char*>(
-        mmap(free + room - page, page, PROT_READ | PROT_WRITE,
+        mmap(reserved + room - page, page, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0));
     clone_args arguments{};
     arguments.flags = flags | CLONE_CLEAR_SIGHAND;
