@@ -60,8 +60,10 @@ struct hop_frame {
 namespace sa {
 inline constexpr std::uint64_t nocldstop = 1, nocldwait = 2, siginfo = 4, restorer = 0x04000000,
                                onstack = 0x08000000, restart = 0x10000000, nodefer = 0x40000000,
-                               resethand = 0x80000000;
-}
+                               resethand = 0x80000000, expose_tag_bits = 0x800;
+inline constexpr std::uint64_t known = nocldstop | nocldwait | siginfo | restorer | onstack |
+                                       restart | nodefer | resethand | expose_tag_bits;
+}  // namespace sa
 namespace ss {
 inline constexpr std::int32_t onstack = 1, disable = 2;
 inline constexpr std::uint32_t autodisarm = 0x80000000;

@@ -15,15 +15,19 @@ using cell::the_cell;
 namespace ss = cell::ss;
 
 long rt_sigaction(context& c, const std::uint64_t* a) {
-    const std::uint64_t signal = a[0], wanted_at = a[1], old_at = a[2];
-    if (signal < 1 || signal > cell::signal_count || a[3] != 8) return error_inval;
+    const std::uint64_t signal = static_cast<std::uint32_t>(a[0]), wanted_at = a[1], old_at = a[2];
+    if (a[3] != 8) return error_inval;
+    kernel_sigaction wanted;
+    if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
+    if (signal < 1 || signal > cell::signal_count) return error_inval;
     kernel_sigaction& mine = c.actions->of[signal];
     auto& lock = c.actions->lock;
     kernel_sigaction old;
     if (wanted_at) {
         if (signal == cell::sig_kill || signal == cell::sig_stop) return error_inval;
-        kernel_sigaction wanted;
-        if (!copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
+        // What Linux keeps of it.
+        wanted.flags &= cell::sa::known;
+        wanted.mask &= ~(cell::bit_of(cell::sig_kill) | cell::bit_of(cell::sig_stop));
         const bool trampoline = wanted.handler > 1 || signal == cell::sig_trap;
         const kernel_sigaction kernel = trampoline ? cell::trampoline_for(wanted) : wanted;
         lock.lock();
