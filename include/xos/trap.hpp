@@ -15,6 +15,13 @@
 // any other. Their stack is 64 KiB a thread. One that itself faults is handled like any other code,
 // nested on the same stack; one that keeps faulting ends the process with a report. Handlers of a
 // range are asked before those of a vector, later registrations before earlier ones.
+//
+// A handler may throw: the exception goes on in the interrupted code, as if the instruction had
+// thrown it. That code, and what calls it in the same file, is to be compiled with
+// -fnon-call-exceptions: the compiler otherwise knows that a load cannot throw, and leaves out a
+// `try` around it. Code that C++ exceptions cannot pass (C without unwind tables, a noexcept
+// function) ends the process by std::terminate(), and so does an exception thrown because a local
+// system call faulted.
 #pragma once
 
 #include <xos/language.hpp>

@@ -336,6 +336,31 @@ xos_trap_stack_exhausted:
         outl    %eax, $XOS_PORT_DIE
         ud2
 
+// ---- where an unwinder finds the interrupted code's registers: each DW_CFA_expression says "at RSP + n" by
+// DW_OP_breg7, and the interrupted code's own RSP is the CFA (DWARF 4, 2.5.1 and 6.4.2)
+.macro SAVED_AT column, offset
+        .cfi_escape 0x10, \column, 3, 0x77, (\offset & 0x7f) | 0x80, \offset >> 7
+.endm
+.macro TRAP_FRAME_IS_AT_RSP
+        .cfi_escape 0x0f, 4, 0x77, (XOS_FRAME_RSP & 0x7f) | 0x80, XOS_FRAME_RSP >> 7, 0x06
+        SAVED_AT 15, 0
+        SAVED_AT 14, 8
+        SAVED_AT 13, 16
+        SAVED_AT 12, 24
+        SAVED_AT 11, 32
+        SAVED_AT 10, 40
+        SAVED_AT 9, 48
+        SAVED_AT 8, 56
+        SAVED_AT 6, 64                  // RBP
+        SAVED_AT 5, 72                  // RDI
+        SAVED_AT 4, 80                  // RSI
+        SAVED_AT 1, 88                  // RDX
+        SAVED_AT 2, 96                  // RCX
+        SAVED_AT 3, 104                 // RBX
+        SAVED_AT 0, XOS_FRAME_RAX
+        SAVED_AT 16, XOS_FRAME_RIP
+.endm
+
 // ---- the common part, at the application's privilege, on the trap stack: vector error cr2 rip ...
         .balign 64
 xos_trap_upcall:
@@ -355,14 +380,20 @@ xos_trap_upcall:
         pushq   %r13
         pushq   %r14
         pushq   %r15
-        // The host starts here when it was Linux that refused the access.
+        // The host starts here when it was Linux that refused the access. An exception that a handler throws
+        // goes on in the interrupted code (libxos/trap/unwind_guest.cpp).
         .globl  xos_trap_dispatch_frame
 xos_trap_dispatch_frame:
+        .cfi_startproc
+        .cfi_signal_frame
+        .cfi_personality 0x1b, xos_unwind_trap
+        TRAP_FRAME_IS_AT_RSP
         cld
         movq    %rsp, %rdi
         call    xos_trap_dispatch
         cmpq    $0, %gs:XOS_AREA_PENDING
         jne     .Ltrap_poll
+        .cfi_endproc
         // From here to the IRETQ the application's state is the frame: a signal finishes the return.
         .globl  xos_trap_restore
 xos_trap_restore:
@@ -396,9 +427,13 @@ xos_trap_restore_end:
 // state of the interrupted code put away, because an application's handler may use it
         .globl  xos_call_saving_fpu
 xos_call_saving_fpu:
+        .cfi_startproc
         pushq   %rbp
         pushq   %rbx
         movq    %rsp, %rbp
+        .cfi_def_cfa %rbp, 24
+        .cfi_offset %rbp, -16
+        .cfi_offset %rbx, -24
         movq    %rdx, %rax
         movq    %r8, %rbx               // components
         subq    %rcx, %rsp
@@ -428,6 +463,7 @@ xos_call_saving_fpu:
         popq    %rbx
         popq    %rbp
         ret
+        .cfi_endproc
 
 // ---- IDT targets at CPL 0: push what the processor did not
 .macro VECTORS name, target

@@ -87,6 +87,7 @@ static_assert(offsetof(guest_area, local_counts) == XOS_AREA_LOCAL_COUNTS);
 static_assert(offsetof(trap_frame, rax) == XOS_FRAME_RAX);
 static_assert(offsetof(trap_frame, vector) == XOS_FRAME_VECTOR);
 static_assert(offsetof(trap_frame, rip) == XOS_FRAME_RIP);
+static_assert(offsetof(trap_frame, rsp) == XOS_FRAME_RSP);
 
 /// The area of the vCPU this code runs on. Only inside the guest.
 inline guest_area* current_area() {

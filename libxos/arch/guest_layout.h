@@ -26,6 +26,7 @@
 #define XOS_FRAME_RAX 112
 #define XOS_FRAME_VECTOR 120
 #define XOS_FRAME_RIP 144
+#define XOS_FRAME_RSP 168
 
 /* Offsets in cell::context (host mode). */
 #define XOS_CONTEXT_LOOP_STACK 8
