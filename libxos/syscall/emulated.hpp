@@ -98,6 +98,10 @@ long close_range(cell::context& c, const std::uint64_t* a);
 long getdents(cell::context& c, const std::uint64_t* a);
 long getdents64(cell::context& c, const std::uint64_t* a);
 
+// probe_calls_host.cpp
+long probe_return(cell::context& c, const std::uint64_t* a);
+long perf_event_open(cell::context& c, const std::uint64_t* a);
+
 // native_child_host.cpp: a forked child before it has a VM.
 /// Comes back only if Linux lacks what it needs. FS is the application's.
 void start_natively(cell::context& c);
@@ -134,6 +138,7 @@ inline constexpr unsigned number_of_mseal = 462;
 
 inline constexpr long error_perm = -1, error_2big = -7, error_badf = -9, error_again = -11,
                       error_nomem = -12, error_fault = -14, error_inval = -22, error_nodev = -19,
+                      error_nospc = -28,
                       error_nosys = -38, error_opnotsupp = -95;
 
 }  // namespace xos::syscall

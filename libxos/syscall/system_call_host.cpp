@@ -18,6 +18,9 @@ namespace {
 
 constexpr unsigned refused_calls[] = {__NR_modify_ldt, __NR_iopl, __NR_ioperm};
 
+// <asm/unistd_64.h> has them since Linux 6.11 and 6.18.
+constexpr unsigned uretprobe_number = 335, uprobe_number = 336;
+
 struct emulation_list {
     emulation by_number[table_size] = {};
 
@@ -70,6 +73,9 @@ struct emulation_list {
         by_number[__NR_close_range] = close_range;
         by_number[__NR_getdents] = getdents;
         by_number[__NR_getdents64] = getdents64;
+        by_number[__NR_perf_event_open] = perf_event_open;
+        by_number[uretprobe_number] = probe_return;
+        by_number[uprobe_number] = probe_return;
         by_number[__NR_rseq] = rseq;
         by_number[__NR_getrlimit] = getrlimit;
         by_number[__NR_setrlimit] = setrlimit;

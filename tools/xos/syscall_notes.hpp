@@ -93,7 +93,12 @@ inline std::string_view note_on(std::string_view name) {
          "sees host mode: registers of the run loop, not the guest's ([run.md](run.md))"},
         {"process_vm_readv",
          "libxos reads arguments with it; where a filter refuses it, by way of a pipe"},
-        {"uretprobe", "made by the kernel's own trampoline only; Linux 6.11"},
+        {"uretprobe",
+         "made by the kernel's own trampoline only, and where the application is; Linux 6.11"},
+        {"uprobe", "as uretprobe; Linux 6.18"},
+        {"perf_event_open",
+         "a hardware breakpoint on a thread of the process itself: ENOSPC, for the debug registers "
+         "are KVM's while the guest runs"},
     };
     for (const note& n : notes)
         if (n.name == name) return n.text;
