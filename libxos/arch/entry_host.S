@@ -103,7 +103,7 @@ xos_clone:
 
 // ---- long xos_call_apart(number, a, b, flags, long* result): the system call is made by a process that has
 // what clone's flags say of this one, memory included, and ends at once. Returns that process's id, or clone's
-// error. Signals must be blocked: it has this thread's stack pointer, and neither uses nor changes its stack.
+// error. Signals must be blocked: it has this thread's stack pointer, and does not touch the stack.
         .globl  xos_call_apart
 xos_call_apart:
         pushq   %rbx

@@ -70,7 +70,8 @@ class unnoticed_children {
     std::uint64_t action_[4] = {};
 };
 
-/// Awake for a moment: who looks at this process should not find that it sleeps.
+/// It has given the memory back already. Awake for the moment that the rest takes: who looks at
+/// this process should not find that it sleeps.
 void wait_for(long process) {
     const std::uint64_t patience = monotonic_nanoseconds() + 100 * millisecond;
     while (raw_syscall(__NR_wait4, process, 0, WNOHANG | __WALL, 0) == 0) {
@@ -84,7 +85,7 @@ void wait_for(long process) {
 
 /// KVM_RUN by a process that shares everything with this one and ends.
 long run_apart(int fd, long signal_at_end) {
-    constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED;
+    constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_VFORK | CLONE_UNTRACED;
     long result = try_again;
     const long process = xos_call_apart(__NR_ioctl, fd, KVM_RUN, sharing | signal_at_end, &result);
     if (process < 0) return process;
