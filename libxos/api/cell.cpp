@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 #include <string_view>
 #include <xos/cell.hpp>
 
@@ -22,13 +23,19 @@ namespace {
 
 using cell::the_cell;
 
-std::mutex starting;
+/// Recursive, for a signal's handler may fork.
+std::recursive_mutex starting;
 std::size_t frame_arena = std::size_t{64} << 20;
 
 void after_fork_in_child() {
+    new (&starting) std::recursive_mutex;
     // Inside, the fork has rebuilt the VM already; outside the next enter() does.
     if (the_cell.started && !inside()) the_cell.stale = true;
 }
+
+/// From the beginning: a fork that is under way when a handler is registered does not call it.
+[[maybe_unused]] const int watching =
+    pthread_atfork([] { starting.lock(); }, [] { starting.unlock(); }, after_fork_in_child);
 
 /// Whether a signal frame lies above us on this stack: once, before any trampoline could tell.
 bool unwinds_through_signal_frame() {
@@ -81,7 +88,6 @@ void start(const cell_options& options) {
     const char* quiet = std::getenv("XOS_QUIET");
     the_cell.quiet = quiet && quiet == std::string_view("1");
     the_cell.call_handler_outside = api::call_handler_outside;
-    pthread_atfork(nullptr, nullptr, after_fork_in_child);
 }
 
 bool started() noexcept {

@@ -19,7 +19,6 @@ struct zeroer {
     std::condition_variable idle;
     std::vector<vm::arena*> arenas;
     bool running = false;
-    bool watches_forks = false;
 };
 
 zeroer& the_zeroer() {
@@ -50,20 +49,20 @@ void start_thread(zeroer& z) {
     std::thread(work).detach();
 }
 
+/// From the beginning: a fork that is under way when a handler is registered does not call it. The
+/// thread is not copied, what it works on is.
+[[maybe_unused]] const int watching =
+    pthread_atfork([] { the_zeroer().lock.lock(); }, [] { the_zeroer().lock.unlock(); },
+                   [] {
+                       the_zeroer().running = false;
+                       the_zeroer().lock.unlock();
+                   });
+
 }  // namespace
 
 void zero_in_background(vm::arena& a) {
     zeroer& z = the_zeroer();
     std::lock_guard guard(z.lock);
-    if (!z.watches_forks) {
-        z.watches_forks = true;
-        // The thread is not copied, what it works on is.
-        pthread_atfork([] { the_zeroer().lock.lock(); }, [] { the_zeroer().lock.unlock(); },
-                       [] {
-                           the_zeroer().running = false;
-                           the_zeroer().lock.unlock();
-                       });
-    }
     z.arenas.push_back(&a);
     start_thread(z);
 }

@@ -1,5 +1,5 @@
-// A mutex for code without libc. Never taken inside the guest: a vCPU that holds it could be
-// stopped.
+// A mutex for code without libc, taken in host mode only. There no signal handler interrupts its
+// holder, which could want the lock, too, and no vCPU is stopped that holds it.
 #pragma once
 
 #include <linux/futex.h>
@@ -30,17 +30,6 @@ class futex_lock {
   private:
     static constexpr std::uint32_t free = 0, held = 1, contended = 2;
     std::atomic<std::uint32_t> word_{free};
-};
-
-class lock_guard {
-  public:
-    explicit lock_guard(futex_lock& l) : lock_(l) { lock_.lock(); }
-    ~lock_guard() { lock_.unlock(); }
-    lock_guard(const lock_guard&) = delete;
-    lock_guard& operator=(const lock_guard&) = delete;
-
-  private:
-    futex_lock& lock_;
 };
 
 }  // namespace xos::base

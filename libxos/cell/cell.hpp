@@ -110,14 +110,12 @@ struct cell_state {
     static constexpr unsigned most_contexts = 4096;
     arch::guest_area* areas[most_contexts];
 
-    base::futex_lock lock;  ///< contexts: taking and creating
     unsigned max_contexts = 0;
     unsigned context_count = 0;
 
     signal_table actions;  ///< of every thread but the child of a vfork
     exit_hooks hooks{};
     void (*at_exit)(const char* why) = nullptr;  ///< statistics, before exit_group and execve
-    base::futex_lock reporting;                  ///< held while at_exit runs, and from the last on
     /// Runs a handler on a thread outside; lets the C++ face know that one is running.
     void (*call_handler_outside)(void (*)(int, void*, void*), int, void*, void*) = nullptr;
     /// What the process's first thread ended with, if it has ended before the others.

@@ -183,7 +183,7 @@ bool only_thread_inside() {
 }
 
 context* take_context(outcome& failure) {
-    base::lock_guard guard(the_cell.lock);
+    memory::held guard(memory::the_locks.contexts);
     for (unsigned i = 0; i < the_cell.context_count; i++) {
         context& c = the_cell.context_at(i);
         std::uint32_t free = 0;

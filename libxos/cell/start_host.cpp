@@ -211,8 +211,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
 void leave_parent(context* survivor, descriptor_table table) {
     auto& cell = the_cell;
     cell.shares_descriptors = table == descriptor_table::shared;
-    cell.lock.reset();
-    cell.reporting.reset();
+    memory::the_locks.reset();
     cell.actions.lock.reset();
     if (survivor && survivor->actions != &cell.actions) {
         cell.actions.copy_from(*survivor->actions);

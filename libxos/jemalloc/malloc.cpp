@@ -1,5 +1,5 @@
 // jemalloc's arenas for malloc, on an arena of ours.
-#include <mutex>
+#include <atomic>
 #include <new>
 
 #include "libxos/jemalloc/control.hpp"
@@ -29,12 +29,18 @@ void install(extents& e, unsigned jemalloc_arena) {
 void use_for_malloc(arena& a, when_exhausted policy) {
     // Never destroyed: memory is freed until the very end.
     alignas(extents) static unsigned char place[sizeof(extents)];
-    static std::mutex installing;
-    static bool installed = false;
-    std::lock_guard guard(installing);
-    if (installed)
+    // What fails may be tried again.
+    static std::atomic<bool> installed = false;
+    struct undo {
+        bool needed = true;
+        ~undo() {
+            if (needed) installed = false;
+        }
+    };
+    if (installed.exchange(true))
         throw std::system_error(EALREADY, std::generic_category(),
                                 "use_for_malloc() can be called only once");
+    undo attempt;
     const auto arenas = control::read<unsigned>("opt.narenas");
     const arena_statistics s = a.statistics();
     if (s.reserved - s.allocated < (arenas + 1) * administration)
@@ -44,7 +50,7 @@ void use_for_malloc(arena& a, when_exhausted policy) {
                 " arenas; make the arena larger, or set narenas in MALLOC_CONF");
     make_arena_of_large_objects();
     auto* e = new (place) extents(a, policy);
-    installed = true;
+    attempt.needed = false;
     // That of large objects is the next one, if it exists.
     const bool one_more = control::read<std::size_t>("opt.oversize_threshold") != 0 &&
                           control::read<unsigned>("arenas.narenas") > arenas;

@@ -31,6 +31,9 @@ registry& the_registry() {
     return r;
 }
 
+/// From the beginning: a fork that is under way when it is made would not know of it.
+[[maybe_unused]] const registry& from_the_beginning = the_registry();
+
 /// Fails only for a number that is none.
 void empty(unsigned cache) noexcept {
     static_cast<void>(control::write("tcache.flush", cache));

@@ -11,7 +11,7 @@
 #include "libxos/base/outcome.hpp"
 #include "libxos/kvm/vm.hpp"
 #include "libxos/memory/arena_frames.hpp"
-#include "libxos/memory/edit_lock.hpp"
+#include "libxos/memory/fork_locks.hpp"
 #include "libxos/memory/physical_space.hpp"
 #include "libxos/memory/system_arena.hpp"
 #include "libxos/paging/page_tables.hpp"
@@ -118,7 +118,7 @@ class address_space {
 
     gpa root() const { return tables_.root(); }
     unsigned chunks() const { return chunks_; }
-    edit_lock& lock() { return lock_; }
+    edit_lock& lock() { return the_locks.editing; }
     paging::page_tables<arena_frames>& tables() { return tables_; }
 
   private:
@@ -143,7 +143,6 @@ class address_space {
         std::uint64_t length;
     } own_[max_own];
     unsigned own_count_ = 0;
-    edit_lock lock_;
 };
 
 }  // namespace xos::memory

@@ -52,7 +52,7 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
     const std::uint64_t end =
         begin.value + chunk_size < user_end ? begin.value + chunk_size : user_end;
 
-    host_edit editing(lock_);
+    host_edit editing(lock());
     for (unsigned i = 0; i < exclusion_count_; i++) {
         if (address >= exclusions_[i].begin && address < exclusions_[i].end) {
             return chunk_result::not_user_memory;
@@ -101,7 +101,7 @@ bool address_space::set_executable_within(gva begin, std::uint64_t length, bool 
 bool address_space::set_executable(gva begin, std::uint64_t length, bool executable) {
     if (begin.value >= user_end) return true;
     const gva end{length < user_end - begin.value ? begin.value + length : user_end};
-    host_edit editing(lock_);
+    host_edit editing(lock());
     while (begin < end) {
         gva next = end, beyond = end;  // where something of our own begins, and ends
         const auto pass_over = [&](gva own_begin, gva own_end) {
@@ -154,7 +154,7 @@ outcome address_space::reveal_code() {
 }
 
 outcome address_space::exclude(gva begin, gva end) {
-    host_edit editing(lock_);
+    host_edit editing(lock());
     if (exclusion_count_ == max_exclusions) return {step::reserve_memory, 28};
     exclusions_[exclusion_count_++] = {begin, end};
     return base::success;
@@ -182,7 +182,7 @@ bool address_space::overlaps_own(gva begin, std::uint64_t length) const {
 }
 
 outcome address_space::add_frames(hva begin, std::uint64_t length, region& made) {
-    host_edit editing(lock_);
+    host_edit editing(lock());
     made = {gva{begin.value}, physical_.allocate(begin, length), begin, length};
     if (!made.physical.value) return {step::physical_address_space, 0};
     if (auto failed = add_region(made); !failed.ok()) return failed;

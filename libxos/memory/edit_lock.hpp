@@ -41,6 +41,9 @@ class edit_lock {
             arch::call_host_from_kernel(wake, this);
     }
 
+    /// After fork: whoever held it does not exist here.
+    void reset() { word_.store(free, std::memory_order_relaxed); }
+
   private:
     static constexpr std::uint32_t free = 0, held = 1, contended = 2;
 

@@ -119,7 +119,7 @@ long replace_program(context& c, const request& r) {
     const bool likely = exec_is_likely(r.number, r.call);
     // A child that borrows this memory has no statistics of its own.
     if (the_cell.at_exit && !c.shares_memory_only && likely) {
-        const base::lock_guard guard(the_cell.reporting);
+        const memory::held guard(memory::the_locks.reporting);
         the_cell.at_exit("exec");
     }
     const bool ignored_sys = c.native && c.actions->of[cell::sig_sys].handler == 1;

@@ -18,7 +18,7 @@ long change(std::uint64_t wanted_at, std::uint64_t old_at) {
     if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
     {
         // Whoever makes descriptors has the limit raised, under this lock.
-        base::lock_guard guard(the_cell.lock);
+        memory::held guard(memory::the_locks.contexts);
         if (long r = the_cell.descriptor_limit.change(wanted_at ? &wanted : nullptr, &old))
             return r;
     }

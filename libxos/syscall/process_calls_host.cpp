@@ -86,21 +86,15 @@ long fork_process(context& c, clone_arguments args, way by, std::uint64_t mask) 
     if (args.stack) c.saved.rsp = args.stack + args.stack_size;
     c.saved.rax = 0;
     args.stack = args.stack_size = 0;
-    // No other thread may have the limit of descriptors raised, or be in the middle of an edit
-    // whose other half the child would never see.
-    the_cell.lock.lock();
-    auto& editing = the_cell.space().lock();
-    editing.lock_in_host();
+    memory::the_locks.take_all();
     c.actions->lock.lock_shared();
     const long pid = make_child(args, by, nullptr);
     if (pid == 0) {
         c.actions->lock.reset();
-        editing.unlock_in_host();
         continue_in_child(c, fs, mask, args.flags);
     } else {
         c.actions->lock.unlock_shared();
-        editing.unlock_in_host();
-        the_cell.lock.unlock();
+        memory::the_locks.give_back_all();
         trap::apply_mask(c, mask);
     }
     return pid;
@@ -271,7 +265,7 @@ long exit(context& c, const std::uint64_t* a) {
 long exit_group(context& c, const std::uint64_t* a) {
     if (the_cell.at_exit && !c.shares_memory_only) {
         // Never given back: a second thread that ends the process must not cut the report short.
-        the_cell.reporting.lock();
+        memory::the_locks.reporting.lock();
         the_cell.at_exit("exit");
     }
     if (the_cell.shares_descriptors && cell::only_thread_inside()) cell::close_own_descriptors();

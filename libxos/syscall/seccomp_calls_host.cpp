@@ -38,7 +38,7 @@ void leave_for_good(context& c) {
     c.signal_mask = mask;
     const std::uint64_t fs = guest_fs(c);
     if (the_cell.at_exit) {
-        const base::lock_guard guard(the_cell.reporting);
+        const memory::held guard(memory::the_locks.reporting);
         the_cell.at_exit("leave");
     }
     the_cell.hooks.show_memory();

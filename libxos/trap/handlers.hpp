@@ -8,6 +8,8 @@
 #include <atomic>
 #include <xos/trap.hpp>
 
+#include "libxos/memory/fork_locks.hpp"
+
 namespace xos::trap {
 
 struct handler_entry {
@@ -36,7 +38,6 @@ struct vector_entry {
 inline constexpr unsigned max_ranges = 64, max_vector_handlers = 64;
 
 struct handler_table {
-    std::atomic<std::uint32_t> sequence = 0;
     unsigned range_count = 0, vector_count = 0;
     std::uint32_t vectors_present = 0;          ///< bit v: somebody handles vector v
     range_entry ranges[max_ranges];             ///< sorted, disjoint
@@ -45,7 +46,8 @@ struct handler_table {
     /// A copy of the entry whose range holds `address`, or an empty one.
     [[gnu::always_inline]] handler_entry find_range(std::uint64_t address) const {
         for (;;) {
-            const std::uint32_t before = sequence.load(std::memory_order_acquire);
+            const std::uint32_t before =
+                memory::the_locks.handlers_sequence.load(std::memory_order_acquire);
             if (before & 1) [[unlikely]] {
                 asm volatile("pause");
                 continue;
@@ -58,7 +60,8 @@ struct handler_table {
                 found = search(address);
             }
             std::atomic_thread_fence(std::memory_order_acquire);
-            if (sequence.load(std::memory_order_relaxed) == before) [[likely]]
+            if (memory::the_locks.handlers_sequence.load(std::memory_order_relaxed) == before)
+                [[likely]]
                 return found;
         }
     }
@@ -70,7 +73,8 @@ struct handler_table {
     /// The newest handler of a vector older than `before`, or an empty entry.
     handler_entry find_vector(unsigned v, unsigned before) const {
         for (;;) {
-            const std::uint32_t start = sequence.load(std::memory_order_acquire);
+            const std::uint32_t start =
+                memory::the_locks.handlers_sequence.load(std::memory_order_acquire);
             if (start & 1) {
                 asm volatile("pause");
                 continue;
@@ -81,7 +85,8 @@ struct handler_table {
                 if (e.vector == v && e.what.id < before) found = e.what;
             }
             std::atomic_thread_fence(std::memory_order_acquire);
-            if (sequence.load(std::memory_order_relaxed) == start) return found;
+            if (memory::the_locks.handlers_sequence.load(std::memory_order_relaxed) == start)
+                return found;
         }
     }
 };

@@ -1,4 +1,5 @@
-#include "libxos/base/futex_lock.hpp"
+#include "libxos/arch/cpu.hpp"
+#include "libxos/cell/cell.hpp"
 #include "libxos/trap/handlers.hpp"
 
 namespace xos::trap {
@@ -7,17 +8,31 @@ handler_table the_handlers;
 
 namespace {
 
-base::futex_lock writers;
+using memory::the_locks;
+
 unsigned next_id = 1;
 
 /// Readers wait while it exists, so it holds the lock for a few stores only.
 class update {
   public:
-    update() { the_handlers.sequence.fetch_add(1, std::memory_order_acq_rel); }
-    ~update() { the_handlers.sequence.fetch_add(1, std::memory_order_release); }
+    update() { the_locks.handlers_sequence.fetch_add(1, std::memory_order_acq_rel); }
+    ~update() { the_locks.handlers_sequence.fetch_add(1, std::memory_order_release); }
     update(const update&) = delete;
     update& operator=(const update&) = delete;
 };
+
+/// Runs `f` in host mode, wherever the caller is. There no signal handler comes in between, which
+/// could fork, or take a page fault that waits until the table is whole again.
+template <class F>
+void in_host(F f) {
+    const std::uint64_t gs = arch::read_gs_base();
+    const auto& arena = cell::the_cell.arena;
+    if (!cell::the_cell.started || gs < arena.begin().value || gs >= arena.end().value) return f();
+    auto* area = arch::current_area();
+    area->host_call = [](void* argument) { (*static_cast<F*>(argument))(); };
+    area->host_call_argument = &f;
+    asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_HOST_CALL), "a"(0) : "memory");
+}
 
 void recompute_present() {
     std::uint32_t present = 0;
@@ -26,10 +41,8 @@ void recompute_present() {
     the_handlers.vectors_present = present;
 }
 
-}  // namespace
-
-int add_range(std::uint64_t begin, std::uint64_t end, const handler_entry& what, unsigned& id) {
-    base::lock_guard guard(writers);
+int insert_range(std::uint64_t begin, std::uint64_t end, const handler_entry& what, unsigned& id) {
+    memory::held guard(the_locks.handlers);
     auto& t = the_handlers;
     if (t.range_count == max_ranges) return 28;
     unsigned at = 0;
@@ -44,8 +57,8 @@ int add_range(std::uint64_t begin, std::uint64_t end, const handler_entry& what,
     return 0;
 }
 
-int add_vector(unsigned vector, const handler_entry& what, unsigned& id) {
-    base::lock_guard guard(writers);
+int insert_vector(unsigned vector, const handler_entry& what, unsigned& id) {
+    memory::held guard(the_locks.handlers);
     auto& t = the_handlers;
     if (t.vector_count == max_vector_handlers) return 28;
     id = next_id++;
@@ -57,8 +70,8 @@ int add_vector(unsigned vector, const handler_entry& what, unsigned& id) {
     return 0;
 }
 
-void remove(unsigned id) {
-    base::lock_guard guard(writers);
+void take_out(unsigned id) {
+    memory::held guard(the_locks.handlers);
     auto& t = the_handlers;
     update changing;
     for (unsigned i = 0; i < t.range_count; i++) {
@@ -76,6 +89,24 @@ void remove(unsigned id) {
         recompute_present();
         return;
     }
+}
+
+}  // namespace
+
+int add_range(std::uint64_t begin, std::uint64_t end, const handler_entry& what, unsigned& id) {
+    int failed = 0;
+    in_host([&] { failed = insert_range(begin, end, what, id); });
+    return failed;
+}
+
+int add_vector(unsigned vector, const handler_entry& what, unsigned& id) {
+    int failed = 0;
+    in_host([&] { failed = insert_vector(vector, what, id); });
+    return failed;
+}
+
+void remove(unsigned id) {
+    in_host([&] { take_out(id); });
 }
 
 }  // namespace xos::trap

@@ -129,8 +129,7 @@ void arena::give_up() {
 }
 
 outcome make_arena(const arena_options& options, unsigned& number) {
-    static base::futex_lock making;
-    base::lock_guard guard(making);
+    memory::held guard(memory::the_locks.arenas);
     constexpr unsigned none = ~0u;
     number = none;
     for (unsigned i = 0; i < arena_table::capacity; i++) {
@@ -306,8 +305,7 @@ std::uint64_t default_arena_bytes() {
 }
 
 outcome reserve_process_arena(const arena_options& planned) {
-    static base::futex_lock reserving;
-    base::lock_guard guard(reserving);
+    memory::held guard(memory::the_locks.process_arena);
     if (the_process_arena.exists()) return base::success;
     // Other arenas and chunks need addresses, too.
     const std::uint64_t most = cell::the_cell.space().physical_left() / 4;

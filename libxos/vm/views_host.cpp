@@ -17,11 +17,8 @@ view_table the_views;
 
 namespace {
 
-base::futex_lock reserving;
 constexpr std::uint64_t first_view = program::free_of_sanitizers.begin;
 std::uint64_t next_view = first_view;
-
-base::futex_lock addresses;
 
 /// The lists of a new view, in the place behind the last one.
 outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*& made) {
@@ -74,7 +71,7 @@ view* free_view(std::uint64_t length, arch::level smallest) {
 /// Whatever lies there already is stepped over. No chunk covers these addresses.
 outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long protection,
                           gva& begin) {
-    base::lock_guard guard(addresses);
+    memory::held guard(memory::the_locks.addresses);
     long r;
     do {
         begin = gva{next_view}.align_up(alignment);
@@ -91,7 +88,7 @@ outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long pr
 }
 
 outcome reserve_frames(std::uint64_t bytes) {
-    base::lock_guard guard(reserving);
+    memory::held guard(memory::the_locks.views);
     if (the_frames.ready()) return base::success;
     auto& space = cell::the_cell.space();
     const std::uint64_t length = (bytes + large_page_size - 1) / large_page_size * large_page_size;
@@ -139,7 +136,7 @@ outcome extend_view(view& v, std::uint64_t more) {
 }
 
 outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
-    base::lock_guard guard(reserving);
+    memory::held guard(memory::the_locks.views);
     auto& space = cell::the_cell.space();
     const std::uint64_t unit =
         smallest == arch::level::page_4k ? memory::chunk_size : huge_page_size;
