@@ -161,7 +161,7 @@ outcome address_space::exclude(gva begin, gva end) {
 }
 
 void address_space::readmit(gva begin) {
-    host_edit editing(lock_);
+    host_edit editing(lock());
     for (unsigned i = 0; i < exclusion_count_; i++) {
         if (exclusions_[i].begin == begin) {
             exclusions_[i] = exclusions_[--exclusion_count_];

@@ -159,7 +159,7 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
 }
 
 void give_back_view(const view& gone) {
-    base::lock_guard guard(reserving);
+    memory::held guard(memory::the_locks.views);
     view& v = the_views.views[&gone - the_views.views];
     v.free_length = v.length;
     __atomic_store_n(&v.length, 0, __ATOMIC_RELEASE);
