@@ -101,7 +101,7 @@ xos_clone:
 1:      popq    %r12
         ret
 
-// ---- long xos_call_apart(number, a, b, flags, long* result): the system call is made by a process that has
+// ---- long xos_call_apart(number, a, b, c, flags, long* result): the system call is made by a process that has
 // what clone's flags say of this one, memory included, and ends at once. Returns that process's id, or clone's
 // error. Signals must be blocked: it has this thread's stack pointer, and does not touch the stack.
         .globl  xos_call_apart
@@ -110,11 +110,13 @@ xos_call_apart:
         pushq   %r12
         pushq   %r13
         pushq   %r14
+        pushq   %r15
         movq    %rdi, %rbx
         movq    %rsi, %r12
         movq    %rdx, %r13
-        movq    %r8, %r14
-        movq    %rcx, %rdi
+        movq    %rcx, %r15
+        movq    %r9, %r14
+        movq    %r8, %rdi
         movl    $56, %eax               // clone
         xorl    %esi, %esi
         xorl    %edx, %edx
@@ -126,14 +128,15 @@ xos_call_apart:
         movq    %rbx, %rax
         movq    %r12, %rdi
         movq    %r13, %rsi
-        xorl    %edx, %edx
+        movq    %r15, %rdx
         syscall
         movq    %rax, (%r14)
         xorl    %edi, %edi
         movl    $231, %eax              // exit_group
         syscall
         ud2
-1:      popq    %r14
+1:      popq    %r15
+        popq    %r14
         popq    %r13
         popq    %r12
         popq    %rbx

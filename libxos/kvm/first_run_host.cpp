@@ -11,10 +11,8 @@
 
 #include "libxos/base/clock.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/kvm/call_apart.hpp"
 #include "libxos/kvm/vcpu.hpp"
-
-extern "C" [[gnu::visibility("hidden")]] long xos_call_apart(long number, long a, long b,
-                                                             long flags, long* result);
 
 namespace xos::kvm {
 
@@ -87,7 +85,7 @@ void wait_for(long process) {
 long run_apart(int fd, long signal_at_end) {
     constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_VFORK | CLONE_UNTRACED;
     long result = try_again;
-    const long process = xos_call_apart(__NR_ioctl, fd, KVM_RUN, sharing | signal_at_end, &result);
+    const long process = xos_call_apart(__NR_ioctl, fd, KVM_RUN, 0, sharing | signal_at_end, &result);
     if (process < 0) return process;
     wait_for(process);
     return result;

@@ -40,6 +40,19 @@ class vm {
     /// Adds a slot. Slots are never moved nor deleted: deleting any drops every shadow page of the
     /// VM.
     base::outcome add_slot(gpa guest, hva host, std::uint64_t length);
+
+    /// The same by a process of its own, which shares this one's memory: KVM waits until every vCPU
+    /// has left a page fault that Linux is serving for it, and the calling thread may be the one who
+    /// serves it. `request` stays where it is until the process has ended.
+    struct slot_request {
+        kvm_userspace_memory_region region;
+        long result;  ///< in_progress until KVM has answered
+        long process;
+    };
+    static constexpr long in_progress = 1;
+    base::outcome begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length);
+    /// Once there is a result.
+    base::outcome end_slot(slot_request& request);
     unsigned slots() const { return slots_; }
 
     /// Of a vCPU that has been made: whether it is the first one.

@@ -1,7 +1,10 @@
 #include <linux/fcntl.h>
+#include <linux/sched.h>
+#include <linux/wait.h>
 
 #include "libxos/arch/cpu.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/kvm/call_apart.hpp"
 #include "libxos/kvm/vm.hpp"
 
 namespace xos::kvm {
@@ -161,6 +164,27 @@ outcome vm::add_slot(gpa guest, hva host, std::uint64_t length) {
     kvm_userspace_memory_region region{slots_, 0, guest.value, length, host.value};
     long r = raw_syscall(__NR_ioctl, fd_, KVM_SET_USER_MEMORY_REGION, as_long(&region));
     if (r < 0) return {step::memory_slot, static_cast<int>(-r)};
+    slots_++;
+    return base::success;
+}
+
+outcome vm::begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length) {
+    constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, set_mask = 2;
+    request.region = {slots_, 0, guest.value, length, host.value};
+    request.result = in_progress;
+    const std::uint64_t all = ~std::uint64_t{0};
+    std::uint64_t before = 0;
+    raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&all), as_long(&before), 8);
+    request.process = xos_call_apart(__NR_ioctl, fd_, static_cast<long>(KVM_SET_USER_MEMORY_REGION),
+                                     as_long(&request.region), sharing, &request.result);
+    raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&before), 0, 8);
+    if (request.process < 0) return {step::memory_slot, static_cast<int>(-request.process)};
+    return base::success;
+}
+
+outcome vm::end_slot(slot_request& request) {
+    raw_syscall(__NR_wait4, request.process, 0, __WALL, 0);
+    if (request.result < 0) return {step::memory_slot, static_cast<int>(-request.result)};
     slots_++;
     return base::success;
 }

@@ -52,9 +52,15 @@ class address_space {
     /// Creates slot and mappings of the arena, and the root table.
     base::outcome create(kvm::vm& machine, system_arena& arena, arena_visibility visibility);
 
-    enum class chunk_result { added, already_there, not_user_memory, failed };
-    /// Makes the chunk around `address` visible. `failure` says why when it failed.
+    enum class chunk_result { added, already_there, not_user_memory, later, failed };
+    /// Makes the chunk around `address` visible. `failure` says why when it failed; `later` is only
+    /// said after add_slots_apart().
     chunk_result add_chunk(gva address, base::outcome& failure);
+
+    /// From now on a vCPU may be in a page fault that another thread of the process serves
+    /// (userfaultfd(2)). KVM adds a slot only when it has left that, so nobody waits for a slot who
+    /// could be that thread.
+    void add_slots_apart() { adds_apart_ = true; }
 
     /// Whether the guest may execute host-managed memory, which is the one thing that Linux's
     /// tables do not decide by way of KVM. What is not visible yet is passed over. Whole pages.
@@ -123,6 +129,9 @@ class address_space {
 
   private:
     base::outcome add_region(const region& r);
+    base::outcome add_mapped(const region& chunk);
+    chunk_result add_apart(const region& chunk, base::outcome& failure);
+    bool end_pending(bool wait);
     bool set_executable_within(gva begin, std::uint64_t length, bool executable);
 
     kvm::vm* machine_ = nullptr;
@@ -137,6 +146,13 @@ class address_space {
         gva begin, end;
     } exclusions_[max_exclusions];
     unsigned exclusion_count_ = 0;
+    bool adds_apart_ = false;
+    /// The chunk that a process of its own is adding.
+    struct {
+        bool exists = false;
+        region chunk;
+        kvm::vm::slot_request request;
+    } pending_;
     static constexpr unsigned max_own = 8;
     struct {
         gva begin;

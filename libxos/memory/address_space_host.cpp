@@ -40,6 +40,7 @@ outcome address_space::create(kvm::vm& machine, system_arena& arena, arena_visib
 }
 
 outcome address_space::add_region(const region& r) {
+    end_pending(true);
     if (region_count_ == max_regions) return {step::memory_slot, 28};
     if (auto failed = machine_->add_slot(r.physical, r.host, r.length); !failed.ok()) return failed;
     regions_[region_count_++] = r;
@@ -58,6 +59,7 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
             return chunk_result::not_user_memory;
         }
     }
+    if (!end_pending(false)) return chunk_result::later;
     if (tables_.query(address)) {
         if (on_new_tables) on_new_tables();
         return chunk_result::already_there;
@@ -69,21 +71,60 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
         failure = {step::physical_address_space, 0};
         return chunk_result::failed;
     }
-    if (failure = add_region(chunk); !failure.ok()) return chunk_result::failed;
-    for (std::uint64_t at = 0; at < length; at += large_page_size) {
+    if (adds_apart_) return add_apart(chunk, failure);
+    if (failure = add_region(chunk); failure.ok()) failure = add_mapped(chunk);
+    return failure.ok() ? chunk_result::added : chunk_result::failed;
+}
+
+outcome address_space::add_mapped(const region& chunk) {
+    for (std::uint64_t at = 0; at < chunk.length; at += large_page_size) {
         // The last chunk ends within a large page; what overlaps libxos's own memory is there
         // already.
-        const std::uint64_t piece = length - at < large_page_size ? length - at : large_page_size;
-        const status s = tables_.map(begin + at, chunk.physical + at, piece, not_code,
+        const std::uint64_t left = chunk.length - at;
+        const std::uint64_t piece = left < large_page_size ? left : large_page_size;
+        const status s = tables_.map(chunk.guest + at, chunk.physical + at, piece, not_code,
                                      arch::level::page_2m, accessed_and_dirty);
-        if (s != status::ok && s != status::occupied) {
-            failure = {step::page_tables, 12};
-            return chunk_result::failed;
-        }
+        if (s != status::ok && s != status::occupied) return {step::page_tables, 12};
     }
     chunks_++;
     if (on_new_tables) on_new_tables();
-    return chunk_result::added;
+    return base::success;
+}
+
+address_space::chunk_result address_space::add_apart(const region& chunk, outcome& failure) {
+    if (region_count_ == max_regions) {
+        failure = {step::memory_slot, 28};
+        return chunk_result::failed;
+    }
+    pending_.chunk = chunk;
+    if (failure = machine_->begin_slot(pending_.request, chunk.physical, chunk.host, chunk.length);
+        !failure.ok())
+        return chunk_result::failed;
+    pending_.exists = true;
+    // Usually no vCPU is in such a fault.
+    constexpr int patience = 100;
+    for (int i = 0; i < patience; i++) {
+        if (end_pending(false))
+            return tables_.query(chunk.guest) ? chunk_result::added : chunk_result::failed;
+        base::raw_syscall(__NR_sched_yield);
+    }
+    return chunk_result::later;
+}
+
+/// Whether no slot is on its way any more.
+bool address_space::end_pending(bool wait) {
+    while (pending_.exists) {
+        if (__atomic_load_n(&pending_.request.result, __ATOMIC_ACQUIRE) == kvm::vm::in_progress) {
+            if (!wait) return false;
+            base::raw_syscall(__NR_sched_yield);
+            continue;
+        }
+        pending_.exists = false;
+        if (!machine_->end_slot(pending_.request).ok()) return true;
+        regions_[region_count_++] = pending_.chunk;
+        (void)add_mapped(pending_.chunk);
+    }
+    return true;
 }
 
 /// A part without pages of libxos's own.
@@ -194,6 +235,7 @@ outcome address_space::add_frames(hva begin, std::uint64_t length, region& made)
 
 outcome address_space::attach_to(kvm::vm& machine) {
     machine_ = &machine;
+    pending_.exists = false;  // the parent's
     for (unsigned i = 0; i < region_count_; i++) {
         const region& r = regions_[i];
         if (auto failed = machine.add_slot(r.physical, r.host, r.length); !failed.ok())

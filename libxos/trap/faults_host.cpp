@@ -55,28 +55,32 @@ void count_repeats(context& c, std::uint64_t address) {
         cell::die(&c, "a page fault repeats although its memory is mapped", address);
 }
 
-bool made_visible(context& c, std::uint64_t address, std::uint64_t error_code) {
+enum class visibility { no, visible, later };
+visibility made_visible(context& c, std::uint64_t address, std::uint64_t error_code) {
     base::outcome failure;
     const bool to_execute = error_code & arch::page_fault::fetch;
     switch (the_cell.space().add_chunk(gva{address}, failure)) {
         case chunk_result::added:
             // What Linux does not let it execute becomes a fault once more, on a present page.
             if (to_execute) the_cell.space().find_code(gva{address});
-            return true;
+            return visibility::visible;
         case chunk_result::already_there:
             if (error_code & arch::page_fault::present && !the_cell.space().find_code(gva{address}))
-                return false;
+                return visibility::no;
             count_repeats(c, address);
-            return true;
+            return visibility::visible;
+        case chunk_result::later:
+            return visibility::later;
         case chunk_result::failed:
             cell::die(&c,
                       "no room to make memory visible to the guest (slots, page tables or "
                       "guest-physical addresses are used up)",
                       address);
         case chunk_result::not_user_memory:
-            return to_execute && the_cell.hooks.find_code(address);
+            return to_execute && the_cell.hooks.find_code(address) ? visibility::visible
+                                                                   : visibility::no;
     }
-    return false;
+    return visibility::no;
 }
 
 /// INT1 (F1) is reported behind the instruction, by a software KVM at it.
@@ -155,11 +159,21 @@ void on_trap(context& c) {
     trap_frame& frame = *area.frame;
     switch (area.trap_message) {
         case arch::trap_request_memory:
-            if (made_visible(c, frame.fault_address, frame.error_code)) {
-                area.trap_message = arch::trap_answer_retry;
-            } else {
-                area.trap_message = arch::trap_answer_handlers;
+            area.trap_message = arch::trap_answer_retry;
+            switch (made_visible(c, frame.fault_address, frame.error_code)) {
+                case visibility::visible:
+                    return;
+                case visibility::no:
+                    area.trap_message = arch::trap_answer_handlers;
+                    return;
+                case visibility::later:
+                    break;
             }
+            // Until KVM has the slot, Linux executes what needs it, an instruction at a time.
+            if (area.interrupted_kernel)
+                base::raw_syscall(__NR_sched_yield);
+            else
+                step_in_host(c, arch::registers_of(frame));
             return;
         case arch::trap_request_raise:
             // Comes back only if a signal is to be delivered first; the instruction then faults

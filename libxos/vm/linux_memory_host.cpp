@@ -246,6 +246,8 @@ void show_arena_to_linux() {
 
 void retire_arena(zero_pages what) {
     arena& a = memory_arena();
+    // Only who watches memory by a userfaultfd can tell.
+    if (what == zero_pages::go) cell::the_cell.space().add_slots_apart();
     leave_all_break_to_linux();
     {
         memory::host_edit editing(lock());

@@ -370,6 +370,52 @@ TEST_CASE("memory watched by a userfaultfd is Linux's, also what was used before
     same(natively);
 }
 
+TEST_CASE("who serves page faults may touch memory that nobody has touched before") {
+    const auto served = [] {
+        lines seen;
+        constexpr std::size_t far = std::size_t{1} << 30;
+        const auto reserve = [](std::size_t bytes) {
+            return static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        };
+        char* watched = reserve(2 * far);
+        char* table = reserve(8 * far);
+        const int watcher = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+        if (watcher < 0) return lines{"no userfaultfd"};
+        uffdio_api wanted{};
+        wanted.api = UFFD_API;
+        ioctl(watcher, UFFDIO_API, &wanted);
+        uffdio_register watch{};
+        watch.range = {reinterpret_cast<std::uint64_t>(watched), 2 * far};
+        watch.mode = UFFDIO_REGISTER_MODE_MISSING;
+        seen.push_back(show("register", ioctl(watcher, UFFDIO_REGISTER, &watch)));
+        constexpr int faults = 4;
+        std::thread server([=] {
+            static char filled[page];
+            for (int i = 0; i < faults; i++) {
+                uffd_msg message;
+                if (read(watcher, &message, sizeof message) != sizeof message) return;
+                table[static_cast<std::size_t>(i + 1) * far] = 1;
+                std::memset(filled, 'p', page);
+                uffdio_copy copy{};
+                copy.dst = message.arg.pagefault.address & ~std::uint64_t{page - 1};
+                copy.src = reinterpret_cast<std::uint64_t>(filled);
+                copy.len = page;
+                ioctl(watcher, UFFDIO_COPY, &copy);
+            }
+        });
+        std::string got;
+        for (int i = 0; i < faults; i++) got += static_cast<volatile char*>(watched)[i * page];
+        server.join();
+        seen.push_back(got);
+        close(watcher);
+        munmap(watched, 2 * far);
+        munmap(table, 8 * far);
+        return seen;
+    };
+    same(served);
+}
+
 TEST_CASE("a program cannot take libxos's own memory away") {
     const std::string answers = in_cell([] {
         // The vCPU's areas: the application's GS points there.
