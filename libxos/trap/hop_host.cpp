@@ -260,6 +260,7 @@ void deliver(context& c, const arch::general_registers& r, const cell::queued_si
     std::uint64_t open = bit_of(s.number);
     if (c.actions->of[cell::sig_segv].handler > 1) open |= bit_of(cell::sig_segv) & ~c.signal_mask;
     c.delivering = s.number;
+    refuse_frame_as_the_guest(c, r.rsp, s.number);
     hop(c, r, all_signals & ~open, false);
 }
 

@@ -5,8 +5,8 @@
 // of the application, and the trap stack is free for the next exception as soon as RSP has left it.
 #include "libxos/arch/guest_area.hpp"
 
-/// The stub's personality routine (Itanium C++ ABI: exception handling, 1.3 and 2.5.2). The way back
-/// through the stub would have polled for a signal.
+/// The stub's personality routine (Itanium C++ ABI: exception handling, 1.3 and 2.5.2). The way
+/// back through the stub would have polled for a signal.
 extern "C" int xos_unwind_trap(int, int actions, std::uint64_t, void*, void*) {
     constexpr int cleanup_phase = 2, continue_unwind = 8;
     if (actions & cleanup_phase && xos::arch::current_area()->pending) xos::arch::poll_guest();

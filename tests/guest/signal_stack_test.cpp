@@ -29,9 +29,11 @@ void use_stack(char* stack) {
     sigaltstack(&s, nullptr);
 }
 
-void make_refused_stack() {
+/// Made where it is used: in the cell it may be memory of which Linux does not know the rights.
+void make_refused_stack(int rights = PROT_NONE) {
     refused = static_cast<char*>(
-        mmap(nullptr, sizeof signal_stack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        mmap(nullptr, sizeof signal_stack, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(refused, sizeof signal_stack, rights);
 }
 
 std::string blocked_now() {
@@ -124,6 +126,30 @@ TEST_CASE("a frame that a full stack refuses becomes a SIGSEGV on the alternate 
             return seen + blocked_now();
         });
         CHECK(text.find("signal=11 code=128 address=0 on=1") == 0);
+    }
+}
+
+TEST_CASE("memory that the program has made itself inside refuses a frame as well") {
+    handle_hup(SA_ONSTACK);
+    for (int rights : {PROT_NONE, PROT_READ}) {
+        same([rights] {
+            seen.clear();
+            make_refused_stack(rights);
+            handle(SIGSEGV, jump_back, SA_ONSTACK);
+            handle_hup(0);
+            use_stack(signal_stack);
+            if (!sigsetjmp(back, 1)) raise_on_full_stack(SIGHUP);
+            handle(SIGSEGV, note);
+            handle_hup(SA_ONSTACK);
+            use_stack(refused);
+            raise(SIGHUP);
+            mprotect(refused, sizeof signal_stack, PROT_READ | PROT_WRITE);
+            raise(SIGHUP);
+            // Unmapped altogether.
+            munmap(refused, sizeof signal_stack);
+            raise(SIGHUP);
+            return seen + blocked_now();
+        });
     }
 }
 
