@@ -55,7 +55,8 @@ int use_all(gva view, gva other) {
     memory::the_locks.when_taken = nullptr;
     auto* word = reinterpret_cast<volatile int*>(view.value);
     *word = 5;
-    register_handlers(other);
+    // Not where the other thread may have registered its own.
+    register_handlers(other + page_size);
     vm::reserve(std::size_t{1} << 20);
     make_arena();
     std::thread([&] { *word = *word + 1; }).join();
