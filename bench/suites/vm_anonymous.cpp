@@ -58,6 +58,33 @@ const registration middle = mapping<16>("map-touch-unmap-64k", "16 pages, zeroed
 const registration large =
     mapping<large_pages>("map-touch-unmap-2m", "512 pages, zeroed; Linux by small pages", 4);
 
+// ---- What malloc does for a large block that nobody touches.
+
+template <std::uint64_t Pages>
+void map_unmap(std::uint64_t operations) {
+    for (; operations; operations--)
+        munmap(mmap(nullptr, Pages * page_size, read_write, anonymous, -1, 0), Pages * page_size);
+}
+
+template <std::uint64_t Pages>
+registration untouched_mapping(const char* name, const char* note) {
+    return registration({
+        .suite = "vm",
+        .name = name,
+        .note = note,
+        .linux_way =
+            side{.where = place::outside, .setup = try_mapping<Pages>, .run = map_unmap<Pages>},
+        .xos_way =
+            side{.where = place::inside, .setup = try_mapping<Pages>, .run = map_unmap<Pages>},
+        .counted_operations = 50,
+    });
+}
+
+const registration untouched_128m =
+    untouched_mapping<64 * large_pages>("map-unmap-128m-untouched", "mmap and munmap, no touch");
+const registration untouched_256m =
+    untouched_mapping<128 * large_pages>("map-unmap-256m-untouched", "the same, twice as large");
+
 // ---- Linux's best: a large page, which it only takes where the mapping is aligned
 
 std::uint64_t aligned;

@@ -23,6 +23,10 @@ std::uint64_t first_forbidden(std::uint64_t begin, std::uint64_t length, bool wr
     return vm::first_forbidden(gva{begin}, length, write).value;
 }
 
+bool touch(std::uint64_t address) {
+    return vm::the_process_arena.touch(gva{address}.align_down(page_size));
+}
+
 void entrust(std::uint64_t address) {
     vm::entrust_around(gva{address});
 }
@@ -45,10 +49,12 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .conceal = vm::conceal,
                                     .reveal = vm::reveal,
                                     .entrust = entrust,
+                                    .touch = touch,
                                     .find_code = vm::find_arena_code,
                                     .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
-    trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0};
+    trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0,
+                               cell::the_cell.is_ring3() ? nullptr : touch};
     const bool automatic = options.process_arena == cell::automatic_size;
     const auto pager = static_cast<residency>(options.process_pager);
     const std::uint64_t window = std::uint64_t{options.process_window} * page_size;

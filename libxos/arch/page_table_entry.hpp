@@ -51,6 +51,7 @@ enum class entry_flags : std::uint64_t {
     software_9 = 1u << 9,
     software_10 = 1u << 10,
     software_11 = 1u << 11,
+    software_52 = std::uint64_t{1} << 52,
     pat_large = 1u << 12,  ///< inside address_mask: only in 2 MiB and 1 GiB leaves
     no_execute = std::uint64_t{1} << 63,
 };

@@ -50,6 +50,9 @@ struct exit_hooks {
     void (*reveal)(const concealed_page&);
     /// A call that libxos does not know names an address of the arena.
     void (*entrust)(std::uint64_t address);
+    /// The guest has touched memory of the arena that is mapped when somebody touches it: whether it
+    /// is now.
+    bool (*touch)(std::uint64_t address);
     /// The guest has tried to execute memory of the arena: whether Linux says that it is code.
     bool (*find_code)(std::uint64_t address);
     /// A forked child that runs natively has made a call, or gets a signal. Does not come back.

@@ -9,6 +9,9 @@ namespace xos::trap {
 struct dispatch_configuration {
     std::uint64_t xsave_size = 0;
     std::uint64_t xcr0 = 0;
+    /// Makes memory present that waits for its first touch; null in ring3, where page tables are out
+    /// of the dispatcher's reach, and the host does it.
+    bool (*touch)(std::uint64_t address) = nullptr;
 };
 
 extern dispatch_configuration the_configuration;

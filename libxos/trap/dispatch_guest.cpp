@@ -53,8 +53,11 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
     area.interrupted_kernel = interrupted_kernel;
     if (frame.vector == arch::vector_page_fault) {
         constexpr std::uint64_t code = arch::page_fault::present | arch::page_fault::fetch;
-        const bool invisible =
-            !(frame.error_code & arch::page_fault::present) || (frame.error_code & code) == code;
+        const bool invisible = !(frame.error_code & arch::page_fault::present) ||
+                               (frame.error_code & code) == code;
+        const bool absent = !(frame.error_code & arch::page_fault::present);
+        if (absent && the_configuration.touch && the_configuration.touch(frame.fault_address))
+            return;
         if (!from_linux && invisible &&
             ask_host(area, frame, arch::trap_request_memory) == arch::trap_answer_retry)
             return;

@@ -77,6 +77,8 @@ visibility made_visible(context& c, std::uint64_t address, std::uint64_t error_c
                       "guest-physical addresses are used up)",
                       address);
         case chunk_result::not_user_memory:
+            if (!(error_code & arch::page_fault::present) && the_cell.hooks.touch(address))
+                return visibility::visible;
             return to_execute && the_cell.hooks.find_code(address) ? visibility::visible
                                                                    : visibility::no;
     }

@@ -5,8 +5,8 @@
 // what may be done there. The rest goes to Linux; where that lands in the arena (a file mapped over
 // a part of a reservation, say), the pages concerned are Linux's until they are unmapped.
 //
-// Linux sees the arena as one readable and writable mapping. Where that would make a difference to a
-// system call, it is told (vm/linux_memory.hpp, syscall/arguments.hpp).
+// Linux sees the arena as one readable and writable mapping. Where that would make a difference to
+// a system call, it is told (vm/linux_memory.hpp, syscall/arguments.hpp).
 #pragma once
 
 #include "libxos/cell/cell.hpp"

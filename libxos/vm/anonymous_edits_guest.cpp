@@ -26,7 +26,10 @@ arch::entry entry_at(gva page) {
     const view& v = memory_arena().own_view();
     const std::uint64_t i = v.piece_of(page);
     if (page - v.begin >= v.length) return {};
-    return arch::load(v.is_replaced(i) ? *v.coarse[i] : *v.slot_of(page));
+    const arch::entry e = arch::load(v.is_replaced(i) ? *v.coarse[i] : *v.slot_of(page));
+    if (!is_untouched(e)) return e;
+    if (memory_arena().is_kept(page)) return {};
+    return {memory_arena().frame_of(page), flags_of(access::read_write)};
 }
 
 long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2) {
@@ -90,6 +93,10 @@ long unmap(gva begin, std::uint64_t length) {
         memory::guest_edit editing(lock());
         if (!a.exists() || is_for_linux(begin, length)) return declined;
         stale_translations stale;
+        if (length >= large_extents::least * page_size && a.keep_large(begin, length, stale)) {
+            stale.flush();
+            return 0;
+        }
         a.settle(begin, length);
         if (!a.give_back(begin, length, false)) {
             // Not all of it is mapped.
@@ -117,6 +124,7 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
         if (!a.pages().take(a.page_of(begin), length / page_size)) return error_exist;
     }
     for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
+    a.forget_large(begin, length);
     stale_translations stale;
     map_zeroed(begin, length, grant(protection), stale);
     stale.flush();
@@ -127,7 +135,7 @@ long discard(gva begin, std::uint64_t length) {
     constexpr std::uint64_t few = 16 * page_size;
     memory::guest_edit editing(lock());
     if (!memory_arena().exists() || is_for_linux(begin, length)) return declined;
-    bool all_writable = length <= few, hole = false;
+    bool all_writable = length <= few && !memory_arena().is_untouched(begin, length), hole = false;
     for (gva p = begin; p < begin + length; p = p + page_size) {
         const arch::entry e = entry_at(p);
         if (!is_mapped(e)) hole = true;

@@ -71,8 +71,9 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
     if (length == 0 || bytes < length || offset % page_size != 0 || (protection & ~all_protections))
         return declined;
     // What may be executed is Linux's to decide, and whatever it knows better than this.
-    const bool ours = (flags & ~(harmless | fixed)) == (std::uint64_t{MAP_PRIVATE} | MAP_ANONYMOUS) &&
-                      !(protection & PROT_EXEC);
+    const bool ours =
+        (flags & ~(harmless | fixed)) == (std::uint64_t{MAP_PRIVATE} | MAP_ANONYMOUS) &&
+        !(protection & PROT_EXEC);
     if (flags & fixed) {
         if (address % page_size != 0) return declined;
         switch (place_of(address, bytes)) {
@@ -98,6 +99,7 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
         arch::in_host_from_kernel([&] { advise(at, bytes, residency::demand); });
     if (const vm::access wanted = grant(protection); wanted != vm::access::read_write) {
         memory::guest_edit editing(lock());
+        memory_arena().forget_large(at, bytes);
         stale_translations stale;
         protect_range(memory_arena().own_view(), at, bytes, wanted, stale);
         stale.flush();
@@ -138,6 +140,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
     if (protection & PROT_EXEC) return declined;
     memory::guest_edit editing(lock());
     if (!memory_arena().exists() || has_linux_pages(begin, bytes)) return declined;
+    memory_arena().forget_large(begin, bytes);
     stale_translations stale;
     long result = 0;
     for_each_run(

@@ -18,6 +18,7 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/memory/buddy.hpp"
 #include "libxos/vm/extent_cache.hpp"
+#include "libxos/vm/large_extents.hpp"
 #include "libxos/vm/views.hpp"
 
 namespace xos::vm {
@@ -97,6 +98,27 @@ class arena {
     /// Without the lock, into the cache of this vCPU, unmapped if free memory is. False: do
     /// otherwise, nothing has changed.
     bool free_to_cache(gva at, std::uint64_t bytes);
+    /// Under the lock: takes a large extent back whole, unmapped. False: it is none.
+    bool keep_large(gva at, std::uint64_t bytes, stale_translations& stale);
+    /// A page that nobody has touched yet has been: whether it is mapped now. Needs no lock.
+    bool touch(gva page);
+    /// Whether some of these pages, in one or two windows, have not been touched.
+    bool is_untouched(gva at, std::uint64_t bytes) const {
+        const auto is = [&](gva page) {
+            const std::uint64_t i = view_->piece_of(page);
+            return view_->is_replaced(i) && vm::is_untouched(arch::load(*view_->coarse[i]));
+        };
+        return is(at) || is(at + (bytes - page_size));
+    }
+    /// Whether the memory of a large extent there is free, though its entries say otherwise.
+    bool is_kept(gva page) {
+        const large_extents::extent* e = large_.find(page_of(page));
+        return e && e->is_free;
+    }
+    /// Under the lock: parts of these pages go their own way from now on.
+    void forget_large(gva at, std::uint64_t bytes) {
+        large_.forget(page_of(at), bytes / page_size);
+    }
     /// Leaves the guest to make the arena larger by enough for `bytes`; false if it cannot.
     bool grow_in_guest(std::uint64_t bytes);
     /// Makes the first `bytes` usable.
@@ -129,7 +151,9 @@ class arena {
     base::outcome add_chunk(std::uint64_t bytes);
     void page_in(gva at, std::uint64_t bytes);
     gva allocate_from_cache(std::uint64_t bytes, contents wanted);
+    gva allocate_large(std::uint64_t bytes);
     bool empty_caches();
+    bool empty_large();
 
     gva begin_;
     gpa physical_;
@@ -138,6 +162,7 @@ class arena {
     view* view_ = nullptr;
     memory::buddy pages_;
     extent_caches caches_;
+    large_extents large_;
     arena_options options_;
     bool in_use_ = false;
 };

@@ -28,7 +28,8 @@ void discard_from_guest(gva begin, std::uint64_t bytes) {
 
 gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clean) {
     const std::uint64_t pages = bytes / page_size;
-    if (!exists() || pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order) return gva{0};
+    if (!exists() || pages == 0 || pages > std::uint64_t{1} << memory::buddy::max_order)
+        return gva{0};
     const unsigned order = pages == 1 ? 0 : 64 - static_cast<unsigned>(__builtin_clzl(pages - 1));
     auto page = pages_.allocate(order, first, clean);
     if (!page && empty_caches()) page = pages_.allocate(order, first, clean);
@@ -48,6 +49,8 @@ gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clea
 bool arena::give_back(gva at, std::uint64_t bytes, bool clean) {
     if (!at.is_aligned(page_size) || bytes % page_size != 0 || !contains(at, bytes)) return false;
     const std::uint64_t first = page_of(at), pages = bytes / page_size;
+    large_.forget(first, pages);
+    if (large_.has_free(first, pages)) empty_large();
     return !caches_.is_claimed(first, pages) && pages_.free(first, pages, clean);
 }
 
@@ -58,7 +61,16 @@ bool arena::empty_caches() {
         pages_.free(e.first, e.count, false);
         some = true;
     });
-    return some;
+    return empty_large() || some;
+}
+
+bool arena::empty_large() {
+    return large_.empty([&](const large_extents::extent& e) {
+        stale_translations none;  // nobody has touched it since it was unmapped
+        const std::uint64_t whole = e.count * page_size / large_page_size * large_page_size;
+        unmap_range(*view_, address_of(e.first), whole, false, none);
+        pages_.free(e.first, e.count, false);
+    });
 }
 
 bool arena::has_claims() {
@@ -162,11 +174,68 @@ bool arena::free_to_cache(gva at, std::uint64_t bytes) {
     return true;
 }
 
+gva arena::allocate_large(std::uint64_t bytes) {
+    const std::uint64_t pages = bytes / page_size;
+    gva at;
+    {
+        memory::guest_edit editing(cell::the_cell.space().lock());
+        if (!exists()) return gva{0};
+        stale_translations stale;  // only of the way to a table, if a leaf replaces it
+        const large_extents::extent* kept = large_.take(pages);
+        bool clean = false;
+        at = kept ? address_of(kept->first) : take(bytes, memory::buddy::preference::dirty, clean);
+        if (!at.value) return at;
+        const std::uint64_t whole = bytes / large_page_size * large_page_size;
+        if (!kept) {
+            map_untouched_range(*view_, at, whole, frame_of(at), stale);
+            pages_.set_used(page_of(at), pages);
+            large_.add(page_of(at), pages);
+        }
+        if (bytes > whole)
+            map_range(*view_, at + whole, bytes - whole, frame_of(at + whole), access::read_write,
+                      arch::level::page_4k, stale);
+        stale.flush();
+    }
+    discard_from_guest(at, bytes);
+    return at;
+}
+
+bool arena::keep_large(gva at, std::uint64_t bytes, stale_translations& stale) {
+    large_extents::extent* const e = large_.exactly(page_of(at), bytes / page_size);
+    if (!e) return false;
+    large_extents::for_each_touched(*e, [&](std::uint64_t first) {
+        const gva window = address_of(first);
+        unmap_range(*view_, window, large_page_size, false, stale);
+        map_untouched_range(*view_, window, large_page_size, frame_of(window), stale);
+    });
+    const std::uint64_t whole = bytes / large_page_size * large_page_size;
+    if (bytes > whole) unmap_range(*view_, at + whole, bytes - whole, false, stale);
+    e->is_free = true;
+    return true;
+}
+
+bool arena::touch(gva page) {
+    if (!contains(page) || page - begin_ >= view_->length) return false;
+    large_extents::extent* const e = large_.find(page_of(page));
+    if (e && e->is_free) return false;
+    if (!make_present(*view_, page)) return false;
+    if (e) large_extents::note_touched(*e, page_of(page));
+    return true;
+}
+
 gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
                              memory::buddy::preference first) {
     const std::uint64_t pages = bytes / page_size;
     if (first == memory::buddy::preference::dirty && pages <= extent_caches::most && exists()) {
         if (const gva at = allocate_from_cache(bytes, wanted); at.value) return at;
+    }
+    if (wanted == contents::zeroed && first == memory::buddy::preference::dirty &&
+        pages >= large_extents::least && options_.free_memory == visibility::allocated_only &&
+        options_.pager != residency::window) {
+        for (;;) {
+            if (const gva at = allocate_large(bytes); at.value) return at;
+            if (!grow_in_guest(bytes)) return gva{0};
+        }
     }
     auto& lock = cell::the_cell.space().lock();
     gva at;

@@ -119,6 +119,7 @@ long map_fresh(gva begin, std::uint64_t length) {
 void mark_as_linux(gva begin, std::uint64_t length, bool executable) {
     arena& a = memory_arena();
     const view& v = a.own_view();
+    a.forget_large(begin, length);
     stale_translations none;  // Linux's own change makes KVM drop what may be cached
     for_each_run(
         begin, length, [](gva p) { return is_linux(entry_at(p)); },

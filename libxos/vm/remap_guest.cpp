@@ -77,8 +77,12 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
     if (moved.value) {
         memory::guest_edit editing(lock());
         stale_translations stale;
-        if (allowed == access::none)
-            protect_range(a.own_view(), begin, length, access::read, stale);
+        // What the copy touches must be there: a fault would need the lock.
+        a.forget_large(begin, length);
+        a.forget_large(moved, wanted);
+        protect_range(a.own_view(), begin, length, allowed == access::none ? access::read : allowed,
+                      stale);
+        protect_range(a.own_view(), moved, wanted, access::read_write, stale);
         copy_memory(moved, begin, length < wanted ? length : wanted);
         protect_range(a.own_view(), moved, wanted, allowed, stale);
         stale.flush();

@@ -11,6 +11,8 @@ using arch::entry;
 using arch::entry_flags;
 
 constexpr auto used = entry_flags::accessed | entry_flags::dirty;
+/// Of a leaf that was untouched.
+constexpr auto touched_flags = flags_of(access::read_write) | memory::accessed_and_dirty;
 
 /// Back to its table, for an edit of parts of it.
 void open_up(const piece& p, stale_translations& stale) {
@@ -33,7 +35,8 @@ void split(const piece& p) {
     entry* table = p.table();
     entry old = arch::load(p.coarse());
     do {
-        const auto flags = (old.flags() & ~entry_flags::large) | size_bit(p.v);
+        const auto said = is_untouched(old) ? touched_flags : old.flags();
+        const auto flags = (said & ~entry_flags::large) | size_bit(p.v);
         const gpa frame(old.bits & arch::address_mask);
         for (unsigned i = 0; i < 512; i++) {
             const entry part(frame + (std::uint64_t{i} << p.v.fine_shift), flags);
@@ -46,6 +49,7 @@ void split(const piece& p) {
 void replace(const piece& p, entry leaf, stale_translations& stale) {
     p.v.tables[p.index].fetch_or(view::replaced, std::memory_order_release);
     const entry old = arch::exchange(p.coarse(), leaf);
+    if (is_untouched(old)) return;
     if (old.is_leaf(p.v.coarser())) {
         stale.add(p.begin);
         return;
@@ -85,15 +89,40 @@ void map_pieces(const view& v, gva begin, std::uint64_t length, gpa first, acces
     });
 }
 
+void map_untouched_range(const view& v, gva begin, std::uint64_t length, gpa first,
+                         stale_translations& stale) {
+    for_each_piece(v, begin, length, [&](const piece& p) {
+        const gpa frame = first + (p.begin - begin);
+        if (!p.whole() || !frame.is_aligned(p.length)) {
+            map_range(v, p.begin, p.length, frame, access::read_write, v.fine(), stale);
+            return;
+        }
+        // The table in whose place it is has only zeros. What a processor has cached of the way
+        // there ends with the fault of the first touch (Intel SDM vol. 3A, 4.10.4.1).
+        v.tables[p.index].fetch_or(view::replaced, std::memory_order_release);
+        arch::store(p.coarse(), entry(frame, entry_flags::large | held | untouched));
+    });
+}
+
+bool make_present(const view& v, gva page) {
+    const std::uint64_t i = v.piece_of(page);
+    if (!v.is_replaced(i)) return false;
+    entry old = arch::load(*v.coarse[i]);
+    if (!is_untouched(old)) return false;
+    const entry present(gpa(old.bits & arch::address_mask), touched_flags | entry_flags::large);
+    return arch::compare_exchange(*v.coarse[i], old, present) || old.is_present();
+}
+
 void unmap_pieces(const view& v, gva begin, std::uint64_t length, bool release,
                   stale_translations& stale) {
     const std::uint64_t step = std::uint64_t{1} << v.fine_shift;
     for_each_piece(v, begin, length, [&](const piece& p) {
         if (p.whole() && v.is_replaced(p.index) && !release) {
-            for (unsigned i = 0; i < 512; i++) arch::store(p.table()[i], entry{});
-            arch::exchange(p.coarse(), reference_to(p.table()));
+            const bool was_touched = !is_untouched(arch::load(p.coarse()));
+            for (unsigned i = 0; was_touched && i < 512; i++) arch::store(p.table()[i], entry{});
+            const entry old = arch::exchange(p.coarse(), reference_to(p.table()));
             v.tables[p.index].fetch_and(~view::replaced, std::memory_order_release);
-            stale.add(p.begin);
+            if (old.is_present()) stale.add(p.begin);
             return;
         }
         open_up(p, stale);

@@ -40,6 +40,14 @@ void split(const piece& p);
 /// Puts a large leaf in the table's place.
 void replace(const piece& p, arch::entry leaf, stale_translations& stale);
 
+/// Leaves of their own size for whole pieces of a range in which nothing is mapped, to be made
+/// present when they are touched; the rest is mapped at once.
+void map_untouched_range(const view& v, gva begin, std::uint64_t length, gpa first,
+                         stale_translations& stale);
+/// A page of such a leaf has been touched: makes it present. False: it is no such leaf. Needs no
+/// lock.
+bool make_present(const view& v, gva page);
+
 // ---- one entry
 
 inline arch::entry_flags size_bit(const view& v) {

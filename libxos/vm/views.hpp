@@ -137,6 +137,13 @@ inline constexpr auto held = arch::entry_flags::software_11;
 /// Not present, its frame on the way back to the pool.
 inline constexpr auto leaving = arch::entry_flags::software_10;
 
+/// Besides `held`, of a large leaf: it may be read and written, but nobody has touched it yet. The
+/// first fault makes it present.
+inline constexpr auto untouched = arch::entry_flags::software_52;
+
+inline bool is_untouched(arch::entry e) {
+    return !e.is_present() && e.has(untouched);
+}
 inline bool is_mapped(arch::entry e) {
     return e.has(arch::entry_flags::present | held);
 }
@@ -158,7 +165,7 @@ constexpr arch::entry_flags flags_of(access a) {
 }
 inline constexpr auto access_bits = arch::entry_flags::present | arch::entry_flags::user |
                                     arch::entry_flags::writable | arch::entry_flags::no_execute |
-                                    held;
+                                    held | untouched;
 
 inline access access_of(arch::entry e) {
     if (!e.is_present()) return access::none;
