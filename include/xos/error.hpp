@@ -15,6 +15,10 @@
 // given here in brackets. Functions that return a result (`xos/vm.hpp`) throw nothing.
 #pragma once
 
+#include <xos/language.hpp>
+
+#if __cplusplus >= 202002L
+
 #include <system_error>
 #include <type_traits>
 
@@ -106,3 +110,5 @@ enum class errc {
 
 template <>
 struct std::is_error_code_enum<xos::errc> : std::true_type {};
+
+#endif  // C++20

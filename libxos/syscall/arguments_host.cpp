@@ -183,6 +183,10 @@ void entrust_arguments(const std::uint64_t* arguments) {
 
 [[gnu::noinline]] long look_and_forward(context& c, const std::uint64_t* call, looked_at what) {
     const auto number = static_cast<unsigned>(call[0]);
+    if (what.unknown) {
+        if (the_cell.guarded_length) entrust_arguments(call + 1);
+        return xos_forward(&c, call);
+    }
     const entry& known = lookup(number);
     for (unsigned i = 0; i < known.argument_count; i++) {
         if (what.descriptors >> i & 1 && names_own_descriptor(known, call + 1, i))
@@ -206,11 +210,7 @@ void entrust_arguments(const std::uint64_t* arguments) {
 
 long forward_call(context& c, const std::uint64_t* call) {
     const auto number = static_cast<std::uint32_t>(call[0]);  // as Linux looks at it
-    if (number >= table_size || lookup(number).name.empty()) [[unlikely]] {
-        if (the_cell.guarded_length) entrust_arguments(call + 1);
-        return xos_forward(&c, call);
-    }
-    const looked_at what = arguments_to_look_at[number];
+    const looked_at what = number < table_size ? arguments_to_look_at[number] : looked_at{};
     return what.any() ? look_and_forward(c, call, what) : xos_forward(&c, call);
 }
 

@@ -90,6 +90,7 @@ consteval std::array<looked_at, table_size> find_arguments_to_look_at() {
     std::array<looked_at, table_size> found{};
     for (unsigned number : numbers) {
         const entry& call = table[number];
+        found[number].unknown = false;
         if (call.name == "ptrace") continue;  // a word to write may look like a pointer
         for (unsigned i = 0; i < call.argument_count; ++i) {
             const argument kind = call.arguments[i];

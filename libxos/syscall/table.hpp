@@ -81,9 +81,10 @@ const entry& lookup(unsigned number) noexcept;
 struct looked_at {
     std::uint8_t descriptors = 0;  ///< a bit for each argument
     bool memory = false;           ///< whether some argument names memory
+    bool unknown = true;           ///< nobody knows what the arguments are
     std::uint8_t opens = 0;        ///< the argument, from 1, that names a file to open
 
-    constexpr bool any() const { return descriptors || memory; }
+    constexpr bool any() const { return descriptors || memory || unknown; }
 };
 extern const std::array<looked_at, table_size> arguments_to_look_at;
 

@@ -47,24 +47,28 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
     }
 }
 
+[[gnu::noinline]] bool settle_page_fault(guest_area& area, trap_frame& frame, bool from_linux,
+                                         bool range_declined) {
+    constexpr std::uint64_t code = arch::page_fault::present | arch::page_fault::fetch;
+    const bool absent = !(frame.error_code & arch::page_fault::present);
+    if (absent && the_configuration.touch && the_configuration.touch(frame.fault_address))
+        return true;
+    const bool invisible = absent || (frame.error_code & code) == code;
+    if (!from_linux && invisible &&
+        ask_host(area, frame, arch::trap_request_memory) == arch::trap_answer_retry)
+        return true;
+    const handler_entry h =
+        range_declined ? handler_entry{} : the_handlers.find_range(frame.fault_address);
+    return h && call(area, h, frame) == verdict::resume;
+}
+
 [[gnu::noinline]] void settle_slowly(guest_area& area, trap_frame& frame, bool from_linux,
                                      bool range_declined, std::uint64_t outer) {
     const bool interrupted_kernel = outer || arch::on_syscall_stack(area, frame.rsp);
     area.interrupted_kernel = interrupted_kernel;
-    if (frame.vector == arch::vector_page_fault) {
-        constexpr std::uint64_t code = arch::page_fault::present | arch::page_fault::fetch;
-        const bool invisible = !(frame.error_code & arch::page_fault::present) ||
-                               (frame.error_code & code) == code;
-        const bool absent = !(frame.error_code & arch::page_fault::present);
-        if (absent && the_configuration.touch && the_configuration.touch(frame.fault_address))
-            return;
-        if (!from_linux && invisible &&
-            ask_host(area, frame, arch::trap_request_memory) == arch::trap_answer_retry)
-            return;
-        const handler_entry h =
-            range_declined ? handler_entry{} : the_handlers.find_range(frame.fault_address);
-        if (h && call(area, h, frame) == verdict::resume) return;
-    }
+    if (frame.vector == arch::vector_page_fault &&
+        settle_page_fault(area, frame, from_linux, range_declined))
+        return;
     if (!interrupted_kernel && settled_by_vector_handlers(area, frame)) return;
     ask_host(area, frame,
              interrupted_kernel ? arch::trap_request_kernel_fault : arch::trap_request_raise);

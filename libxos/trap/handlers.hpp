@@ -72,9 +72,9 @@ struct handler_table {
 
     /// The newest handler of a vector older than `before`, or an empty entry.
     handler_entry find_vector(unsigned v, unsigned before) const {
+        const auto& sequence = memory::the_locks.handlers_sequence;
         for (;;) {
-            const std::uint32_t start =
-                memory::the_locks.handlers_sequence.load(std::memory_order_acquire);
+            const std::uint32_t start = sequence.load(std::memory_order_acquire);
             if (start & 1) {
                 asm volatile("pause");
                 continue;
@@ -85,8 +85,7 @@ struct handler_table {
                 if (e.vector == v && e.what.id < before) found = e.what;
             }
             std::atomic_thread_fence(std::memory_order_acquire);
-            if (memory::the_locks.handlers_sequence.load(std::memory_order_relaxed) == start)
-                return found;
+            if (sequence.load(std::memory_order_relaxed) == start) return found;
         }
     }
 };

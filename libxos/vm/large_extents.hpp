@@ -40,6 +40,7 @@ class large_extents {
         for (extent& e : extents_) {
             if (e.count != 0) continue;
             e = {.first = first, .count = count};
+            some_ = true;
             return &e;
         }
         return nullptr;
@@ -55,6 +56,8 @@ class large_extents {
 
     /// Parts of it go their own way from now on.
     void forget(std::uint64_t first, std::uint64_t count) {
+        if (!some_) [[likely]]
+            return;
         for (extent& e : extents_) {
             const bool overlaps = e.first < first + count && first < e.first + e.count;
             if (e.count != 0 && !e.is_free && overlaps) e.count = 0;
@@ -65,6 +68,7 @@ class large_extents {
     template <class F>
     bool empty(F&& f) {
         bool some = false;
+        if (!some_) return false;
         for (extent& e : extents_) {
             if (e.count == 0 || !e.is_free) continue;
             f(e);
@@ -75,6 +79,8 @@ class large_extents {
     }
 
     bool has_free(std::uint64_t first, std::uint64_t count) const {
+        if (!some_) [[likely]]
+            return false;
         for (const extent& e : extents_) {
             if (e.count != 0 && e.is_free && e.first < first + count && first < e.first + e.count)
                 return true;
@@ -106,6 +112,7 @@ class large_extents {
 
   private:
     static constexpr unsigned most = 32;
+    bool some_ = false;  ///< whether there ever was one
     extent extents_[most];
 };
 

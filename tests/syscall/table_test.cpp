@@ -114,24 +114,58 @@ TEST_CASE("a path is resolved from the descriptor right before it") {
 }
 
 TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
-    CHECK(names_with(policy::emulate) ==
-          std::set<std::string>{"rt_sigaction", "rt_sigreturn", "sigaltstack",   "arch_prctl",
-                                "clone",        "clone3",       "fork",          "vfork",
-                                "exit",         "exit_group",   "execve",        "execveat",
-                                "close",        "dup2",         "dup3",          "close_range",
-                                "getdents",     "getdents64",   "pkey_mprotect", "rseq",
-                                "seccomp",      "prctl",        "readlink",      "readlinkat",
-                                "getrlimit",    "setrlimit",    "prlimit64",     "mlockall",
-                                "shmat",        "kill",         "tkill",         "tgkill",
-                                "mlock",        "mlock2",       "mbind",         "mseal",
-                                "vmsplice",     "ioctl",        "setsockopt",    "userfaultfd",
-                                "io_setup",     "io_uring_setup", "io_uring_enter",
-                                "io_uring_register", "process_madvise",
-                                "set_mempolicy_home_node"});
+    CHECK(names_with(policy::emulate) == std::set<std::string>{"rt_sigaction",
+                                                               "rt_sigreturn",
+                                                               "sigaltstack",
+                                                               "arch_prctl",
+                                                               "clone",
+                                                               "clone3",
+                                                               "fork",
+                                                               "vfork",
+                                                               "exit",
+                                                               "exit_group",
+                                                               "execve",
+                                                               "execveat",
+                                                               "close",
+                                                               "dup2",
+                                                               "dup3",
+                                                               "close_range",
+                                                               "getdents",
+                                                               "getdents64",
+                                                               "pkey_mprotect",
+                                                               "rseq",
+                                                               "seccomp",
+                                                               "prctl",
+                                                               "readlink",
+                                                               "readlinkat",
+                                                               "getrlimit",
+                                                               "setrlimit",
+                                                               "prlimit64",
+                                                               "mlockall",
+                                                               "shmat",
+                                                               "kill",
+                                                               "tkill",
+                                                               "tgkill",
+                                                               "mlock",
+                                                               "mlock2",
+                                                               "mbind",
+                                                               "mseal",
+                                                               "vmsplice",
+                                                               "ioctl",
+                                                               "setsockopt",
+                                                               "userfaultfd",
+                                                               "io_setup",
+                                                               "io_uring_setup",
+                                                               "io_uring_enter",
+                                                               "io_uring_register",
+                                                               "process_madvise",
+                                                               "set_mempolicy_home_node",
+                                                               "perf_event_open",
+                                                               "uprobe",
+                                                               "uretprobe"});
     CHECK(names_with(policy::inside_emulate) ==
           std::set<std::string>{"mmap", "mprotect", "munmap", "mremap", "madvise"});
-    CHECK(names_with(policy::inside_forward) ==
-          std::set<std::string>{"brk"});
+    CHECK(names_with(policy::inside_forward) == std::set<std::string>{"brk"});
     CHECK(names_with(policy::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
 }
 
