@@ -142,6 +142,8 @@ outcome reserve_contexts(unsigned count) {
     xos_contexts_begin = hva{static_cast<std::uint64_t>(r)}.align_up(XOS_CONTEXT_STRIDE).value;
     base::raw_syscall(__NR_madvise, static_cast<long>(xos_contexts_begin), static_cast<long>(bytes),
                       MADV_NOHUGEPAGE);
+    base::raw_syscall(__NR_madvise, static_cast<long>(xos_contexts_begin), static_cast<long>(bytes),
+                      MADV_DONTDUMP);
     xos_contexts_size = bytes;
     the_cell.max_contexts = count;
     return base::success;
@@ -149,6 +151,7 @@ outcome reserve_contexts(unsigned count) {
 
 outcome make_context(unsigned id) {
     context& c = the_cell.context_at(id);
+    base::raw_syscall(__NR_madvise, base::as_long(&c), XOS_CONTEXT_STRIDE, MADV_DODUMP);
     c.self = &c;
     c.id = id;
     c.loop_stack = reinterpret_cast<std::uint64_t>(&c) + XOS_CONTEXT_STRIDE - 64;

@@ -27,6 +27,10 @@ base::outcome system_arena::reserve(std::size_t bytes, std::size_t kernel_bytes)
     raw_syscall(__NR_madvise, static_cast<long>(begin_.value), static_cast<long>(size_),
                 MADV_NOHUGEPAGE);
     user_begin_ = begin_ + (kernel_bytes + large_page_size - 1) / large_page_size * large_page_size;
+    // Page tables are no part of a core file. Trap stacks are: handlers of the application run
+    // there.
+    raw_syscall(__NR_madvise, static_cast<long>(begin_.value),
+                static_cast<long>(user_begin_ - begin_), MADV_DONTDUMP);
     kernel_next_ = begin_.value;
     user_next_ = user_begin_.value;
     return base::success;

@@ -129,6 +129,7 @@ long send(context& c, std::uint64_t number, const std::uint64_t* a, bool to_self
     arch::general_registers r;
     c.where = cell::position::taken_back;
     cell::application_registers(c, r);
+    trap::show_memory_for_core();
     trap::call_in_host(c, r, static_cast<int>(signal));
     return 0;
 }

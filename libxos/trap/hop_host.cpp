@@ -1,4 +1,6 @@
 // Into the guest's state in host mode. landing_host.cpp has the way back.
+#include <asm/resource.h>
+
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/trap/handlers.hpp"
@@ -234,8 +236,15 @@ void break_in_host(context& c, const arch::general_registers& r) {
     c.probed = 0;
 }
 
+void show_memory_for_core() {
+    std::uint64_t limit[2] = {};
+    raw_syscall(__NR_prlimit64, 0, RLIMIT_CORE, 0, as_long(limit));
+    if (limit[0] != 0) the_cell.hooks.show_memory();
+}
+
 void end_by(context& c, const cell::queued_signal& s) {
     set_default_action(s.number);
+    show_memory_for_core();
     set_mask(0);
     raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, s.number,
                 as_long(&s.info));

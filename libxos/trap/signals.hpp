@@ -56,6 +56,9 @@ bool return_from_handler(cell::context& c, const cell::kernel_ucontext& frame,
 void deliver(cell::context& c, const arch::general_registers& r, const cell::queued_signal& signal);
 /// A fault whose handler is SIG_DFL, or SIG_IGN, which a fault overrides.
 [[noreturn]] void end_by(cell::context& c, const cell::queued_signal& signal);
+/// Before the process ends by a signal that writes a core file, if one is written: the file then has
+/// the memory that the program has, and none that libxos keeps in reserve.
+void show_memory_for_core();
 /// What Linux does with a signal that the application has no handler for: all signals are blocked.
 void leave_to_default(cell::context& c, const cell::queued_signal& signal);
 

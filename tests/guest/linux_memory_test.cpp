@@ -14,7 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string_view>
 
 #include "tests/guest/support.hpp"
 
@@ -414,6 +417,42 @@ TEST_CASE("who serves page faults may touch memory that nobody has touched befor
         return seen;
     };
     same(served);
+}
+
+namespace {
+
+/// How much writable memory of its own the process has that Linux would write to a core file, in
+/// MiB.
+std::uint64_t dumpable() {
+    std::ifstream maps("/proc/self/smaps");
+    std::uint64_t sum = 0, size = 0;
+    bool writable = false;
+    for (std::string line; std::getline(maps, line);) {
+        unsigned long begin, end;
+        char permissions[5] = {};
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, permissions) == 3) {
+            writable = std::string_view(permissions) == "rw-p";
+            size = end - begin;
+        } else if (line.starts_with("VmFlags:") && writable &&
+                   line.find(" dd") == std::string::npos) {
+            sum += size;
+        }
+    }
+    return sum >> 20;
+}
+
+}  // namespace
+
+TEST_CASE("what libxos keeps in reserve is no part of a core file") {
+    const std::uint64_t natively = dumpable();
+    const std::uint64_t inside = in_cell([] {
+        char* at = map(16);
+        const std::uint64_t found = dumpable();
+        munmap(at, 16 * page);
+        return found;
+    });
+    // The trap stacks of all vCPUs that there may be, and what the arena has grown to.
+    CHECK(inside - natively < 256);
 }
 
 TEST_CASE("a program cannot take libxos's own memory away") {
