@@ -62,6 +62,11 @@ long seccomp(context& c, const std::uint64_t* a) {
 long prctl(context& c, const std::uint64_t* a) {
     if (a[0] == PR_SET_SECCOMP) leave_for_good(c);
     if (a[0] == PR_SET_VMA) return name_memory(c, a);
+    if (a[0] == PR_SET_TSC && a[1] == PR_TSC_SIGSEGV) {
+        report_refusal(__NR_prctl, "prctl(PR_SET_TSC, PR_TSC_SIGSEGV)",
+                       "the guest reads the time stamp counter itself");
+        return error_inval;
+    }
     return c.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
 }
 

@@ -87,7 +87,9 @@ inline std::string_view note_on(std::string_view name) {
         {"seccomp",
          "a program of one thread under `xos run` goes on natively, for good; with several threads "
          "a filter sees the calls that libxos makes for itself, too"},
-        {"prctl", "PR_SET_SECCOMP: as seccomp"},
+        {"prctl",
+         "PR_SET_SECCOMP: as seccomp; PR_SET_VMA: as mlock; PR_SET_TSC: EINVAL for "
+         "PR_TSC_SIGSEGV"},
         {"ptrace",
          "what a traced process executes runs outside; of one that is in a cell already, a tracer "
          "sees host mode: registers of the run loop, not the guest's ([run.md](run.md))"},
