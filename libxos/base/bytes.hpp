@@ -14,7 +14,7 @@ inline void zero_bytes(void* to, std::size_t n) {
     asm volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(0) : "memory");
 }
 
-// Eight bytes at a time, which is what they are fastest for; `n` is a multiple of that.
+// Writes eight bytes at a time, the fastest width; `n` is a multiple of eight.
 
 inline void copy_words(void* to, const void* from, std::size_t n) {
     n /= 8;

@@ -1,5 +1,5 @@
-// A mutex for code without libc, taken in host mode only. There no signal handler interrupts its
-// holder, which could want the lock, too, and no vCPU is stopped that holds it.
+// A mutex for code without libc, taken in host mode only. The holder is then never interrupted by a
+// signal handler that might take the lock too, and is never a stopped vCPU.
 #pragma once
 
 #include <linux/futex.h>
@@ -24,7 +24,7 @@ class futex_lock {
             raw_syscall(__NR_futex, as_long(&word_), FUTEX_WAKE_PRIVATE, 1);
         }
     }
-    /// After fork: whoever held it does not exist here.
+    /// For the child after fork: the thread that held the lock does not exist here.
     void reset() { word_.store(free, std::memory_order_relaxed); }
 
   private:

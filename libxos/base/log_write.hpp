@@ -1,5 +1,5 @@
-// Writing to a log of libxos's. What goes wrong is the log's trouble, not the application's: it
-// gets neither the signal nor the error.
+// Writes to libxos's own logs. The application sees neither a signal nor an error when a write
+// fails.
 #pragma once
 
 #include <linux/poll.h>
@@ -25,7 +25,7 @@ inline void swallow(unsigned signal) {
 
 }  // namespace log_detail
 
-/// In one write(2), so that a line stays whole. False: nobody reads it any more.
+/// Makes one write(2), so that a line stays whole. False: nobody reads the log any more.
 inline bool log_write(int fd, const char* text, std::size_t n) {
     using namespace log_detail;
     const std::uint64_t all = ~std::uint64_t{0};

@@ -1,4 +1,4 @@
-// Many readers or one writer, for code without libc. Never taken inside the guest.
+// A lock for many readers or one writer, for code without libc. Never taken inside the guest.
 #pragma once
 
 #include <linux/futex.h>
@@ -33,11 +33,11 @@ class shared_lock {
     void unlock_shared() {
         const std::uint32_t left = word_.fetch_sub(1, std::memory_order_release) - 1;
         if (left != waiting) return;
-        // The last reader; if another has come meanwhile, it is the one who wakes.
+        // The last reader wakes the waiter; if another reader has come meanwhile, that one will.
         std::uint32_t expected = waiting;
         if (word_.compare_exchange_strong(expected, 0, std::memory_order_relaxed)) wake_all();
     }
-    /// After fork: whoever held it does not exist here.
+    /// For the child after fork: the thread that held the lock does not exist here.
     void reset() { word_.store(0, std::memory_order_relaxed); }
 
   private:

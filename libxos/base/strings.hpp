@@ -1,4 +1,4 @@
-// The few functions for strings, numbers in them and variables that code without libc needs.
+// String functions (numbers and environment variables included) for code without libc.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ inline bool same(const char* a, const char* b) {
     return *a == *b;
 }
 
-/// What follows `prefix` in `text`, or null.
+/// Returns what follows `prefix` in `text`, or null.
 inline const char* after(const char* text, const char* prefix) {
     for (; *prefix; text++, prefix++) {
         if (*text != *prefix) return nullptr;
@@ -18,7 +18,7 @@ inline const char* after(const char* text, const char* prefix) {
     return text;
 }
 
-/// The value of the variable whose name `name` is, with '=' at its end; null if it is not set.
+/// Returns the value of a variable; `name` ends with '='. Null if it is not set.
 inline const char* variable(char** environment, const char* name) {
     for (; *environment; environment++) {
         if (const char* value = after(*environment, name)) return value;
@@ -40,7 +40,8 @@ inline const char* basename(const char* path) {
     return name;
 }
 
-/// Digits only; false for anything else, and for what is no descriptor and no thread either.
+/// Accepts digits only. False for any other text, and for a number too large for a descriptor or a
+/// thread id.
 inline bool parse_number(const char* text, int& value) {
     long n = 0;
     if (!*text) return false;

@@ -31,7 +31,7 @@ class text {
         length_ = 0;
     }
     const char* data() const { return buffer_; }
-    /// As a string of C; the last character gives way when the buffer is full.
+    /// The text as a C string; a full buffer loses its last character for the terminator.
     const char* terminated() {
         buffer_[length_ < Capacity ? length_ : Capacity - 1] = '\0';
         return buffer_;
