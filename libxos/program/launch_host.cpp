@@ -21,12 +21,12 @@ bool accessible(const char* path, long wanted) {
     return raw_syscall(__NR_faccessat2, AT_FDCWD, as_long(path), wanted, AT_EACCESS) == 0;
 }
 
-/// Linux does not execute what somebody may write to. A read lease asks the same question, of files
-/// of one's own.
+/// Linux refuses to execute a file that is open for writing. Requesting a read lease asks the same
+/// question, but only for files that this user owns.
 bool open_for_writing(int fd) {
     constexpr long set_signal = 10, set_lease = 1024, read_lock = 0, unlock = 2, sig_urg = 23;
     constexpr long busy = -11;
-    raw_syscall(__NR_fcntl, fd, set_signal, sig_urg);  // whose default is to be ignored
+    raw_syscall(__NR_fcntl, fd, set_signal, sig_urg);  // ignored by default
     const long r = raw_syscall(__NR_fcntl, fd, set_lease, read_lock);
     if (r == 0) raw_syscall(__NR_fcntl, fd, set_lease, unlock);
     return r == busy;
@@ -38,7 +38,7 @@ bool ignores_preload() {
            raw_syscall(__NR_getgid) != raw_syscall(__NR_getegid);
 }
 
-/// libxos-preload.so is in front of every other library.
+/// libxos-preload.so would come before a library that must be loaded first.
 bool works_only_in_loader(const program_file& file, const policy& wanted) {
     return wanted.way == loading::automatic && needs_first_library(file.fd) &&
            accessible(wanted.loader, executable);
@@ -49,7 +49,7 @@ bool works_only_in_loader(const program_file& file, const policy& wanted) {
 launch_plan plan_launch(const program_file& file, const policy& wanted, const surroundings& here) {
     if (file.what == verdict::linux_decides) return {way::natively, obstacle::none, file.why, ""};
     if (file.what == verdict::outside) return {way::outside, obstacle::program, file.why, ""};
-    // Such a tracer expects to find the program where Linux starts it, with breakpoints that stop.
+    // A tracer in a cell expects the program where Linux starts it, with breakpoints that work.
     if (here.traced_from_a_cell)
         return {way::outside, obstacle::tracer, "is traced by a process in a cell", ""};
     if (here.must_have_kvm && !accessible("/dev/kvm", readable | writable))
@@ -84,7 +84,7 @@ char* loader_words::make(const start_request& asked, int descriptor, char* text)
         }
         *text++ = '\0';
     };
-    // The name that Linux makes up otherwise (fs/exec.c, alloc_bprm).
+    // Linux makes up the same name (fs/exec.c, alloc_bprm).
     base::text<64> name, number;
     name << "--program=";
     if (!asked.is_by_path()) {

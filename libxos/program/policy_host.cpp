@@ -21,7 +21,7 @@ constexpr bool ends_entry(char c) {
     return c == '\0' || c == ':' || c == ' ';
 }
 
-/// Behind `library`, if `list` begins with it; else null.
+/// Returns what follows `library` if `list` begins with it; else null.
 const char* behind_entry(const char* list, const char* library) {
     if (!*library) return nullptr;
     const char* rest = after(list, library);
@@ -29,7 +29,7 @@ const char* behind_entry(const char* list, const char* library) {
     return *rest ? rest + 1 : rest;
 }
 
-/// Without `xos run`: the entry of LD_PRELOAD that is this library, if it is a path.
+/// Without `xos run`: finds the entry of LD_PRELOAD that is this library, if it is a path.
 std::size_t own_entry(const char* list, const char*& begin) {
     while (*list) {
         begin = list;

@@ -1,7 +1,8 @@
-// What exec(2) would make of a file, found out without executing it.
+// Finds out what exec(2) would make of a file, without executing it.
 //
-// The answer is never an error number: where Linux would refuse, or might know a format that is not
-// known here (binfmt_misc), the verdict is that Linux decides, and the caller lets it.
+// The answer is never an error number. Where Linux would refuse the file, or might know a format
+// that libxos does not (binfmt_misc), the verdict is that Linux decides, and the caller passes the
+// exec on to it.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +12,20 @@ namespace xos::program {
 enum class verdict : std::uint8_t {
     linux_decides,
     outside,      ///< Linux can run it, a cell cannot
-    unreadable,   ///< executable, but not readable: nobody can tell what it is
+    unreadable,   ///< executable, but not readable: its kind is unknown
     preloadable,  ///< its dynamic linker is glibc's
     loadable,     ///< statically linked, or with another dynamic linker
 };
 
-/// One line "#! interpreter argument", taken apart as Linux does (fs/binfmt_script.c).
+/// One line "#! interpreter argument", split as Linux does it (fs/binfmt_script.c).
 struct script_line {
     static constexpr unsigned size = 256;  ///< BINPRM_BUF_SIZE
     char text[size];
     const char* interpreter = nullptr;
     const char* argument = nullptr;  ///< null: there is none
 
-    /// False: Linux would say ENOEXEC. `text` is the beginning of the file, zeros behind its end.
+    /// False: Linux would answer ENOEXEC. `text` holds the beginning of the file, zeros after its
+    /// end.
     bool parse();
 };
 
@@ -32,9 +34,9 @@ struct program_file {
 
     verdict what = verdict::linux_decides;
     const char* why = "";  ///< continues a sentence that begins with the program's name
-    int fd = -1;           ///< the ELF file, readable; -1 unless preloadable or loadable
+    int fd = -1;           ///< the ELF file, open for reading; -1 unless preloadable or loadable
     unsigned scripts = 0;
-    script_line lines[most_scripts];  ///< the script's own first
+    script_line lines[most_scripts];  ///< the script that was asked for comes first
     char linker[path_size];           ///< PT_INTERP; empty: there is none
 
     program_file() { linker[0] = '\0'; }

@@ -22,7 +22,7 @@ namespace {
 
 constexpr long empty_path = AT_EMPTY_PATH, no_follow = AT_SYMLINK_NOFOLLOW, effective = AT_EACCESS;
 constexpr long executable = 1;  // X_OK
-// <linux/stat.h> keeps them from whoever might have glibc's.
+// Defined here because <linux/stat.h> omits them for programs that use glibc.
 constexpr unsigned type_bits = 0170000, regular = 0100000, set_user_id = 04000,
                    set_group_id = 02000, group_executable = 010;
 constexpr long quietly = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
@@ -65,7 +65,7 @@ class descriptor {
     int fd_;
 };
 
-/// A file named by its descriptor, which may have been opened for execution only (O_PATH).
+/// Opens for reading a file named by a descriptor that may allow execution only (O_PATH).
 long reopen(int fd) {
     base::text<64> path;
     (path << "/proc/self/fd/").dec(static_cast<unsigned>(fd));
@@ -79,8 +79,8 @@ struct opened_file {
     int fd = -1;
 };
 
-/// As far as Linux's open_exec(): a regular file that may be executed, on a file system that lets
-/// it be. Opening anything else could have effects.
+/// Checks what Linux's open_exec() checks: a regular, executable file on a file system that allows
+/// execution. Opening any other kind of file could have side effects.
 opened_file open_executable(int directory, const char* path, int flags) {
     struct stat status;
     const long at = flags & (empty_path | no_follow);
@@ -107,7 +107,7 @@ bool mounted_without_set_uid(int fd) {
     return raw_syscall(__NR_fstatfs, fd, as_long(&status)) == 0 && (status.f_flags & nosuid);
 }
 
-/// What executing the file would add to this process's rights, or null.
+/// Returns the rights that executing the file would add to this process, or null.
 const char* gained(int fd) {
     struct stat s;
     if (raw_syscall(__NR_fstat, fd, as_long(&s)) < 0) return nullptr;
@@ -126,7 +126,7 @@ bool is_elf(const char* text) {
     return text[0] == ELFMAG0 && text[1] == ELFMAG1 && text[2] == ELFMAG2 && text[3] == ELFMAG3;
 }
 
-/// The header of a program or a dynamic linker that this processor runs in 64-bit mode.
+/// Whether this is the header of a 64-bit x86-64 program or dynamic linker.
 bool is_x86_64(const Elf64_Ehdr& e) {
     return e.e_ident[EI_CLASS] == ELFCLASS64 && e.e_machine == EM_X86_64 &&
            (e.e_type == ET_EXEC || e.e_type == ET_DYN) && e.e_phentsize == sizeof(Elf64_Phdr) &&
@@ -146,7 +146,7 @@ struct linked {
     bool readable = false, dynamic = false;
 };
 
-/// PT_INTERP, if there is one.
+/// Reads PT_INTERP, if there is one.
 linked read_linker(int fd, const Elf64_Ehdr& header, char* linker) {
     bool loads = false;
     for (unsigned i = 0; i < header.e_phnum; i++) {

@@ -1,5 +1,5 @@
-// Programs built with the sanitizers of gcc and clang (x86-64 Linux): what their runtimes demand of
-// the process that they find themselves in.
+// What the runtimes of the gcc and clang sanitizers (x86-64 Linux) demand of the process they run
+// in.
 //
 // A runtime keeps shadow memory at addresses that are fixed when it is compiled, refuses to start
 // where something lies there, and accepts the program's own memory in certain ranges only. Sources:
@@ -22,28 +22,28 @@ struct address_range {
     }
 };
 
-/// Addresses that every one of them takes for the program's, and that Linux gives to nobody by
-/// itself. Behind them lie programs that may lie anywhere (ELF_ET_DYN_BASE, 0x555555554000 less an
-/// alignment of at most a gigabyte).
+/// Addresses that every sanitizer accepts as the program's and that Linux never chooses by itself.
+/// The addresses above belong to programs that may lie anywhere (ELF_ET_DYN_BASE, 0x555555554000
+/// less an alignment of at most a gigabyte).
 inline constexpr address_range free_of_sanitizers{0x5500'0000'0000, 0x5555'0000'0000};
 
 namespace sanitizer_layout {
 
-/// Shadow, and the allocator's before LLVM 17 and since.
+/// AddressSanitizer: the shadow, and the allocator's range before and since LLVM 17.
 inline constexpr address_range address_taken[] = {{0x7fff'7000, 0x1000'7fff'8000},
                                                   {0x6000'0000'0000, 0x6400'0000'0000},
                                                   {0x5000'0000'0000, 0x5400'0000'0000}};
-/// The allocator's alone.
+/// LeakSanitizer: the allocator's ranges.
 inline constexpr address_range leak_taken[] = {{0x6000'0000'0000, 0x6400'0000'0000},
                                                {0x5000'0000'0000, 0x5400'0000'0000}};
 inline constexpr address_range memory_application[] = {{0, 0x0100'0000'0000},
                                                        {0x5100'0000'0000, 0x6000'0000'0000},
                                                        {0x7400'0000'0000, 0x8000'0000'0000}};
-/// Up to gcc 12 and clang 14.
+/// ThreadSanitizer up to gcc 12 and clang 14.
 inline constexpr address_range thread_application[] = {{0x1000, 0x0080'0000'0000},
                                                        {0x5500'0000'0000, 0x5680'0000'0000},
                                                        {0x7e80'0000'0000, 0x8000'0000'0000}};
-/// Since LLVM 17.
+/// ThreadSanitizer since LLVM 17.
 inline constexpr address_range later_thread_application[] = {{0x1000, 0x0200'0000'0000},
                                                              {0x5500'0000'0000, 0x5a00'0000'0000},
                                                              {0x7a00'0000'0000, 0x8000'0000'0000}};
@@ -70,8 +70,8 @@ static_assert(one_holds(memory_application) && one_holds(thread_application) &&
 
 }  // namespace sanitizer_layout
 
-/// Whether a program needs a library that refuses to be loaded behind another, as the shared
-/// runtimes of AddressSanitizer do.
+/// Whether a program needs a library that must be loaded first, such as the shared runtimes of
+/// AddressSanitizer.
 bool needs_first_library(int fd);
 
 }  // namespace xos::program

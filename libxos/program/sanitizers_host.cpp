@@ -18,7 +18,7 @@ bool read_at(int fd, void* to, std::uint64_t bytes, std::uint64_t at) {
                        static_cast<long>(at)) == static_cast<long>(bytes);
 }
 
-/// The program headers of a file, as far as they are few.
+/// The program headers of a file, if they are few.
 struct program_headers {
     Elf64_Phdr all[most_headers];
     unsigned count = 0;
@@ -34,7 +34,7 @@ struct program_headers {
         }
         return nullptr;
     }
-    /// Where in the file the byte at an address comes from; 0: nowhere.
+    /// Returns the file offset of the byte at an address; 0: not in the file.
     std::uint64_t offset_of(std::uint64_t address) const {
         for (unsigned i = 0; i < count; i++) {
             const Elf64_Phdr& p = all[i];
@@ -45,13 +45,13 @@ struct program_headers {
     }
 };
 
-/// The dynamic section, in pieces.
+/// The dynamic section, read in pieces.
 class dynamic_entries {
   public:
     dynamic_entries(int fd, const Elf64_Phdr& section)
         : fd_(fd), at_(section.p_offset), left_(section.p_filesz / sizeof(Elf64_Dyn)) {}
 
-    /// Null behind the last one.
+    /// Null after the last one.
     const Elf64_Dyn* next() {
         if (i_ == have_) {
             have_ = left_ < size ? static_cast<unsigned>(left_) : size;
