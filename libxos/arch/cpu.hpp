@@ -1,5 +1,4 @@
-// What the processor itself tells: CPUID, clock, segment bases, and the extended state (Intel SDM
-// vol. 1, chapter 13).
+// Reads CPUID, the TSC, segment bases and the extended state (Intel SDM vol. 1, chapter 13).
 #pragma once
 
 #include <cstdint>
@@ -32,11 +31,11 @@ inline std::uint64_t read_xcr0() {
     return std::uint64_t{high} << 32 | low;
 }
 
-/// MPX is deprecated and KVM refuses it; AMX needs a permission that a process may not have asked
-/// for.
+/// Components that no vCPU gets: MPX is deprecated and KVM refuses it; AMX needs a permission that
+/// the process may not have requested.
 inline constexpr std::uint64_t xcr0_excluded = 3u << 3 | 3u << 17;
 
-/// Bytes of a standard-format XSAVE area that holds exactly `components`.
+/// Size in bytes of a standard-format XSAVE area that holds exactly `components`.
 inline std::uint32_t xsave_size(std::uint64_t components) {
     std::uint32_t size = 512 + 64;
     for (unsigned i = 2; i < 63; i++) {

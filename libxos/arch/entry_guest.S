@@ -1,8 +1,8 @@
 // The stubs of the guest: entering and leaving, the SYSCALL entry, exceptions.
 //
-// Nothing here may change a register of the application that Linux would keep. Every stretch in which
-// a signal may find the vCPU is named: run_loop_host.cpp decides by RIP whether to take the system call
-// back, to finish it, or to wait for the next poll.
+// Nothing here may change a register of the application that Linux would keep. Every stretch in which a
+// signal may find the vCPU has labels: resolve() in cell/registers_host.cpp decides by RIP whether to take
+// the system call back, to finish it, or to wait for the next poll.
 #include "libxos/arch/guest_layout.h"
 
         .text
@@ -131,7 +131,7 @@ xos_\name\()_forward:
         movq    %r9, %gs:XOS_AREA_ARGUMENTS+40
         movq    %r11, %gs:XOS_AREA_FLAGS
         movq    %rsp, %gs:XOS_AREA_RSP
-        // Up to and including this instruction nothing has happened: a signal takes the call back.
+        // Nothing has happened up to and including this instruction: a signal takes the call back.
         .globl  xos_\name\()_out
 xos_\name\()_out:
         outl    %eax, $XOS_PORT_SYSCALL
@@ -156,7 +156,7 @@ xos_\name\()_forward_sysret:
         movq    %gs:XOS_AREA_RSP, %rsp
         jmp     *%rcx
     .endif
-.L\name\()_flush:                      // never in pvm, whose KVM flushes other vCPUs itself
+.L\name\()_flush:                      // never in pvm: its KVM flushes other vCPUs itself
         movl    $0, %gs:XOS_AREA_FLUSH_WANTED
         movq    %cr3, %rcx
         movq    %rcx, %cr3
@@ -293,7 +293,7 @@ xos_trap_ring0:
         cmpq    %gs:XOS_AREA_TRAP_SIZE, %rcx
         jb      2f
         movq    %gs:XOS_AREA_TRAP_TOP, %rax
-        // Straight into the frame: no change of privilege lies between.
+        // Goes straight into the frame: there is no change of privilege in between.
 1:      movq    %rsp, %rcx
         movq    %rax, %rsp
         pushq   64(%rcx)
@@ -313,11 +313,11 @@ xos_trap_ring0:
 
         .balign 64
 xos_trap_ring3:
-        testb   $3, 24(%rsp)            // vector error rip cs: kernel-side code that faults stays at CPL 0
+        testb   $3, 24(%rsp)            // vector error rip cs: a fault of kernel-side code stays at CPL 0
         jz      xos_trap_ring0
         swapgs
         TO_TRAP_STACK
-        // An IRET frame to the upcall at CPL 3, over what was copied.
+        // Builds an IRET frame to the upcall at CPL 3 over what was copied.
         movq    $0x2b, 64(%rsp)
         movq    %rax, 56(%rsp)
         movq    $0x33, 40(%rsp)
@@ -380,8 +380,8 @@ xos_trap_upcall:
         pushq   %r13
         pushq   %r14
         pushq   %r15
-        // The host starts here when it was Linux that refused the access. An exception that a handler throws
-        // goes on in the interrupted code (libxos/trap/unwind_guest.cpp).
+        // The host starts here when Linux refused the access. An exception that a handler throws continues in
+        // the interrupted code (libxos/trap/unwind_guest.cpp).
         .globl  xos_trap_dispatch_frame
 xos_trap_dispatch_frame:
         .cfi_startproc
@@ -394,7 +394,7 @@ xos_trap_dispatch_frame:
         cmpq    $0, %gs:XOS_AREA_PENDING
         jne     .Ltrap_poll
         .cfi_endproc
-        // From here to the IRETQ the application's state is the frame: a signal finishes the return.
+        // From here to the IRETQ the frame holds the application's state: a signal finishes the return.
         .globl  xos_trap_restore
 xos_trap_restore:
         movq    (%rsp), %r15
@@ -484,9 +484,9 @@ xos_call_saving_fpu:
         VECTORS xos_vectors_ring0, xos_trap_ring0
         VECTORS xos_vectors_ring3, xos_trap_ring3
 
-// ---- pvm: ring 0 is interpreted, so its stubs only step over the hardware's frame to an IRET frame that
-// was built beforehand at the top of each IST stack, and CPL 3 does the rest. Below the top T:
-// ss rsp rflags cs rip [error] [cr2, or the vector at T-64].
+// ---- pvm: ring 0 is interpreted, so its stubs do little. They step over the hardware's frame to an IRET frame
+// that was built beforehand at the top of each IST stack, and CPL 3 does the rest. Below the top T: ss rsp
+// rflags cs rip [error] [cr2, or the vector at T-64].
         .balign 16
         .globl  xos_vectors_pvm
 xos_vectors_pvm:
@@ -571,8 +571,8 @@ xos_landing_\name:
         LANDING protection, 13, 1, 0
         LANDING opcode, 6, 0, 0
         LANDING breakpoint, 3, 0, 0
-        // The others share one: an error code that was not pushed reads as what lay there before, and no
-        // handler is told more than the vector says is there.
+        // The other vectors share one stub. An error code that was not pushed reads as whatever lay there
+        // before; handlers are told of an error code only if the vector has one.
         LANDING other, -1, 1, 0
 
 // ---- void xos_load_root_pvm(root): CR3, which flushes, by way of INT3 and the stub at ring 0

@@ -1,10 +1,10 @@
-// Host-mode assembly: onto the run loop's stack and back, forwarded calls that a signal can take back,
-// the trampoline that every signal handler of the process is replaced by.
+// Host-mode assembly: switching to the run loop's stack and back, forwarded calls that a signal can take
+// back, and the trampoline that replaces every signal handler of the process.
 #include "libxos/arch/guest_layout.h"
 
         .text
 
-// ---- void xos_switch_to_guest(context*): returns inside the guest, or in host mode with EAX != 0 never
+// ---- void xos_switch_to_guest(context*): returns inside the guest; in host mode it never returns
         .globl  xos_switch_to_guest
 xos_switch_to_guest:
         pushq   %rbp
@@ -47,11 +47,11 @@ xos_continue_in_host:
         popq    %rbp
         ret
 
-// ---- long xos_forward(context*, const call*): the system call, unless a signal is waiting
+// ---- long xos_forward(context*, const call*): makes the system call, unless a signal is waiting
 //
-// The call is {number, six arguments}. A signal that arrives between _check and _insn, or that makes the
-// kernel restart the call, is found there by RIP and turned into xos_forward_taken_back, so that the
-// handler runs before the call and the guest makes the call again.
+// The call is {number, six arguments}. A signal may arrive between _check and _insn, or make the kernel
+// restart the call. The handler recognises both by RIP and continues at xos_forward_taken_back, so that the
+// signal is handled first and the guest then makes the call again.
         .globl  xos_forward, xos_forward_check, xos_forward_insn, xos_forward_taken_back
 xos_forward:
         pushq   %rbx
@@ -101,9 +101,10 @@ xos_clone:
 1:      popq    %r12
         ret
 
-// ---- long xos_call_apart(number, a, b, c, flags, long* result): the system call is made by a process that has
-// what clone's flags say of this one, memory included, and ends at once. Returns that process's id, or clone's
-// error. Signals must be blocked: it has this thread's stack pointer, and does not touch the stack.
+// ---- long xos_call_apart(number, a, b, c, flags, long* result): a new process makes the system call and
+// ends at once; it shares with this one what clone's flags say, memory included. Returns that process's id,
+// or clone's error. Signals must be blocked: the new process has this thread's stack pointer, and does not
+// touch the stack.
         .globl  xos_call_apart
 xos_call_apart:
         pushq   %rbx
@@ -142,7 +143,7 @@ xos_call_apart:
         popq    %rbx
         ret
 
-// ---- void xos_end_thread(u32* busy, status): gives the context back with the last store it makes
+// ---- void xos_end_thread(u32* busy, status): its last store gives the context back
         .globl  xos_end_thread
 xos_end_thread:
         movl    $0, (%rdi)
@@ -160,7 +161,7 @@ xos_sigreturn:
         ud2
 xos_sigreturn_end:
 
-// ---- what the kernel calls for every signal: rdi = number, rsi = siginfo, rdx = ucontext, rsp = frame
+// ---- the kernel calls this for every signal: rdi = number, rsi = siginfo, rdx = ucontext, rsp = frame
         .globl  xos_signal_trampoline
 xos_signal_trampoline:
         rdgsbase %rcx

@@ -9,8 +9,8 @@
 
 namespace xos::arch {
 
-/// In `ring3` there are two of these for a vCPU: one for kernel-side code (GS after SWAPGS, out of
-/// the application's reach) and one for code at CPL 3. In the flat modes they are the same.
+/// In `ring3` a vCPU has two of these: one for kernel-side code (GS after SWAPGS, out of the
+/// application's reach) and one for code at CPL 3. In the flat modes they are the same.
 struct guest_area {
     guest_area* self;
     std::uint64_t fs_base;    ///< loaded on entry, stored on leave
@@ -18,9 +18,10 @@ struct guest_area {
     std::uint64_t trap_stack_base, trap_stack_size, trap_stack_top;
     std::uint64_t
         syscall_stack_top;  ///< local system calls run on `syscall_stack_size` bytes below it
-    // From here to `result` it is the frame that the kernel module reads (kmod/xos_uapi.h).
+    // The fields from here to `result` are the frame that the kernel module reads
+    // (kmod/xos_uapi.h).
     std::uint64_t pending;  ///< host → guest: give way at the next return to the application
-    // The forwarded call: what the LSTAR stub saved, and the answer.
+    // The forwarded call: what the LSTAR stub saved, and the result.
     std::uint64_t number, arguments[6];
     std::uint64_t result;
     std::uint64_t rip, flags, rsp;
@@ -28,42 +29,42 @@ struct guest_area {
     std::uint64_t trap_message;  ///< trap_request out, trap_answer back
     std::uint64_t scratch;
     std::uint64_t leave_rsp;
-    std::uint64_t interrupted_kernel;  ///< of a trap exit: the exception was kernel-side code's
+    std::uint64_t interrupted_kernel;  ///< of a trap exit: kernel-side code caused the exception
     void (*host_call)(void*);
     void* host_call_argument;
-    /// 0 while a forwarded call runs: its stub flushes before the application goes on, so others
-    /// need not interrupt this vCPU to make it forget a translation.
+    /// 0 while a forwarded call runs: its stub flushes before the application continues, so nobody
+    /// needs to interrupt this vCPU to make it forget a translation.
     std::uint64_t holds_translations;
     std::uint64_t flush_wanted;  ///< another vCPU has taken permissions away
     std::uint64_t root;          ///< what CR3 holds
-    std::uint64_t is_ring3;      ///< the kernel's area of a vCPU in that mode
+    std::uint64_t is_ring3;      ///< set in the kernel's area of a vCPU in ring3
     std::uint64_t space;         ///< 0: the main address space
     std::uint64_t vcpu;          ///< its number
-    // Counters. Plain increments: one vCPU, one writer.
+    // Counters. Plain increments suffice: only this vCPU writes them.
     alignas(64) std::uint64_t
         local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest
     std::uint64_t exceptions[32];
-    /// How many flushes there had been when this vCPU left an address space.
+    /// The number of flushes when this vCPU last left each address space.
     static constexpr unsigned max_spaces = 16;
     std::uint64_t flushes_seen[max_spaces];
-    const void* recent_view;  ///< a hint: what the last edit of a page was about
+    const void* recent_view;  ///< a hint: the view that the last page edit used
 };
 
 /// guest → host, in `trap_request` of a trap exit.
 enum trap_request : std::uint64_t {
     trap_request_memory,  ///< perhaps only a slot is missing; else raise it if no handler is left
                           ///< to ask
-    trap_request_raise,   ///< nobody wants it: Linux's signal
+    trap_request_raise,   ///< no handler takes it: raise Linux's signal
     trap_request_kernel_fault,  ///< kernel-side code faulted: the cell cannot go on
 };
 /// host → guest.
 enum trap_answer : std::uint64_t {
     trap_answer_retry,    ///< fixed: return to the instruction
-    trap_answer_handlers  ///< no slot was missing: ask the handlers of the vector
+    trap_answer_handlers  ///< no slot was missing: call the vector's handlers
 };
 
-/// In trap_frame::vector on the way to the dispatcher: the fault is Linux's refusal, not the
-/// processor's.
+/// Set in trap_frame::vector on the way to the dispatcher: Linux refused the access, not the
+/// processor.
 inline constexpr std::uint64_t vector_from_linux = 0x100;
 
 static_assert(offsetof(guest_area, pending) == XOS_AREA_PENDING);
@@ -89,7 +90,7 @@ static_assert(offsetof(trap_frame, vector) == XOS_FRAME_VECTOR);
 static_assert(offsetof(trap_frame, rip) == XOS_FRAME_RIP);
 static_assert(offsetof(trap_frame, rsp) == XOS_FRAME_RSP);
 
-/// The area of the vCPU this code runs on. Only inside the guest.
+/// The area of the vCPU that runs this code. Only inside the guest.
 inline guest_area* current_area() {
     guest_area* area;
     asm("movq %%gs:0, %0" : "=r"(area));
@@ -102,13 +103,13 @@ inline bool on_syscall_stack(const guest_area& area, std::uint64_t rsp) {
     return area.syscall_stack_top - rsp < syscall_stack_size;
 }
 
-/// Gives way to a pending signal, in the middle of ordinary code.
+/// Gives way to a pending signal in the middle of ordinary code.
 inline void poll_guest() {
     asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_POLL), "a"(0) : "memory");
 }
 
 /// Kernel side: runs `fn(argument)` in host mode, on the loop stack. No signal is delivered
-/// meanwhile, though one may interrupt the system calls that `fn` makes.
+/// meanwhile, but one may interrupt the system calls that `fn` makes.
 inline void call_host_from_kernel(void (*fn)(void*), void* argument) {
     guest_area& area = *current_area();
     area.host_call = fn;
@@ -116,7 +117,7 @@ inline void call_host_from_kernel(void (*fn)(void*), void* argument) {
     asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_KERNEL_CALL), "a"(0) : "memory");
 }
 
-/// The same for a callable, which hands results back through what it captures.
+/// The same for a callable, which returns results through its captures.
 template <class F>
 void in_host_from_kernel(F f) {
     call_host_from_kernel([](void* argument) { (*static_cast<F*>(argument))(); }, &f);

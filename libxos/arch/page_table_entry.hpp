@@ -11,8 +11,8 @@
 
 namespace xos::arch {
 
-/// Levels count from the leaves up, and are named by what one leaf of that level would map; the
-/// root (PML4) has no leaves.
+/// Levels count up from the leaves and are named after the size that one leaf of the level maps;
+/// the root (PML4) has no leaves.
 enum class level : unsigned { page_4k = 1, page_2m = 2, page_1g = 3, root = 4 };
 
 inline constexpr std::size_t entries_per_table = 512;
@@ -99,9 +99,9 @@ struct entry {
 };
 static_assert(sizeof(entry) == 8);
 
-// The CPU walks a live table and sets accessed and dirty bits in it at any time: an entry is read
-// and written whole, and a bit is changed by a locked instruction or the CPU's own change is lost.
-// A store is a release, so that a table is complete before the entry that publishes it.
+// The CPU walks live tables and sets accessed and dirty bits at any time. So an entry is read and
+// written whole, and bits are changed by a locked instruction, which does not lose the CPU's own
+// changes. A store is a release: a table is complete before the entry that publishes it.
 
 inline entry load(entry& slot) {
     return entry(std::atomic_ref(slot.bits).load(std::memory_order_acquire));

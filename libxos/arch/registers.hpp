@@ -1,4 +1,4 @@
-// x86-64 register state as the stubs, KVM and the signal code exchange it.
+// The x86-64 register state that the stubs, KVM and the signal code exchange.
 #pragma once
 
 #include <cstddef>
@@ -7,14 +7,15 @@
 
 namespace xos::arch {
 
-/// The sixteen general registers and where the program is. One struct, copied whole.
+/// The sixteen general registers, RIP and RFLAGS. One struct, copied whole.
 struct general_registers {
     std::uint64_t r15 = 0, r14 = 0, r13 = 0, r12 = 0, r11 = 0, r10 = 0, r9 = 0, r8 = 0;
     std::uint64_t rbp = 0, rdi = 0, rsi = 0, rdx = 0, rcx = 0, rbx = 0, rax = 0;
     std::uint64_t rip = 0, rsp = 0, rflags = 0;
 };
 
-/// What an exception leaves on the trap stack. entry_guest.S builds it from the high end down.
+/// The frame that an exception leaves on the trap stack. entry_guest.S builds it from the high end
+/// down.
 using xos::trap_frame;
 
 // guest_layout.h: XOS_FRAME_*

@@ -6,9 +6,9 @@
 
 namespace xos::arch {
 
-// The selectors are those of Linux where an application can see them: code 0x33, data 0x2b.
-// SYSCALL loads CS = kernel_code, SS = kernel_code + 8; SYSRET loads SS = base + 8, CS = base + 16,
-// so with base 0x20 it gives 0x2b and 0x33.
+// Selectors that an application can see are Linux's: code 0x33, data 0x2b. SYSCALL loads CS =
+// kernel_code, SS = kernel_code + 8; SYSRET loads SS = base + 8, CS = base + 16, so base 0x20 gives
+// 0x2b and 0x33.
 namespace selector {
 inline constexpr std::uint16_t kernel_code = 0x10, kernel_data = 0x18, sysret_base = 0x20,
                                user_data = 0x28 | 3, user_code = 0x30 | 3, task_state = 0x40,
@@ -23,7 +23,8 @@ struct [[gnu::packed]] task_state_segment {
     std::uint64_t reserved2;
     std::uint16_t reserved3;
     std::uint16_t io_bitmap_offset;
-    /// One bit a port, 1 = #GP at CPL 3. Ends with a byte of ones, which must be inside the limit.
+    /// One bit for each port; 1 means #GP at CPL 3. The last byte is all ones and must be inside
+    /// the limit.
     std::uint8_t io_bitmap[32 + 1];
 };
 static_assert(offsetof(task_state_segment, io_bitmap) == 104);
@@ -40,14 +41,14 @@ inline constexpr std::uint64_t data64(unsigned privilege) {
     return 0x00cf93000000ffff | std::uint64_t{privilege} << 45;
 }
 
-/// A data segment of CPL 3 whose only use is its limit, in bytes.
+/// A CPL 3 data segment that serves only to carry its limit, in bytes.
 inline constexpr std::uint64_t data_limit(std::uint64_t limit) {
     return 0x0040f50000000000 | (limit & 0xffff) | (limit >> 16 & 0xf) << 48;
 }
 
-/// Fills the tables in place; `tss_address` is where the guest sees `t.tss`. Ports [first, first +
-/// 16) stay open to CPL 3, `first` being a multiple of 8: a 32-bit OUT needs the three ports behind
-/// its own, too.
+/// Fills the tables in place; `tss_address` is the guest address of `t.tss`. Ports [first, first +
+/// 16) stay open to CPL 3; `first` is a multiple of 8. A 32-bit OUT also needs the three ports
+/// after its own.
 inline void fill(descriptor_tables& t, std::uint64_t tss_address, unsigned first_open_port) {
     for (auto& d : t.gdt) d = 0;
     t.gdt[selector::kernel_code / 8] = code64(0);
@@ -68,7 +69,7 @@ struct idt_gate {
     std::uint64_t low = 0, high = 0;
 };
 
-/// An interrupt gate to kernel code. `privilege` is the least privileged ring that may use it with
+/// An interrupt gate to kernel code. `privilege` is the least privileged ring that may use it by
 /// INT n.
 inline constexpr idt_gate gate(std::uint64_t handler, unsigned ist, unsigned privilege) {
     return {(handler & 0xffff) | std::uint64_t{selector::kernel_code} << 16 |
