@@ -29,8 +29,8 @@ namespace xos::paging {
 template <frame_source FrameSource>
 class page_tables {
   public:
-    /// `source` outlives the object. Frames beyond `physical_bits` are refused: the CPU would take
-    /// a reserved-bit fault on them.
+    /// `source` must outlive the object. Frames beyond `physical_bits` are refused: the CPU would
+    /// take a reserved-bit fault on them.
     page_tables(FrameSource& source, cpu_limits limits)
         : frames_(source, limits.physical_bits),
           largest_leaf_(std::min(limits.largest_leaf, arch::level::page_1g)) {}
@@ -45,8 +45,8 @@ class page_tables {
         return reserved;
     }
 
-    /// Takes over a tree built elsewhere, whose tables came from the same kind of source and whose
-    /// inner entries allow everything: leaves alone carry the protection.
+    /// Takes over a tree built elsewhere. Its tables come from the same kind of source, and its
+    /// inner entries allow everything: only the leaves carry the protection.
     [[nodiscard]] status adopt(gpa root) {
         if (root_ != gpa{}) return status::occupied;
         if (!root.is_aligned(page_size)) return status::misaligned;
@@ -59,9 +59,9 @@ class page_tables {
     gpa root() const { return root_; }
 
     /// Maps `length` bytes with the largest leaves, up to `largest`, that the alignment of both
-    /// addresses allows and that need no existing table to go: prune() first to get large leaves
-    /// back where small ones were. Needs no flush: entries only go from not present to present.
-    /// `preset` may name accessed and dirty bits to set at once, which saves the CPU's assist.
+    /// addresses allows and that replace no existing table; prune() first to get large leaves back
+    /// where small ones were. Needs no flush: entries only go from not present to present. `preset`
+    /// may name accessed and dirty bits to set at once, which saves the CPU from setting them.
     [[nodiscard]] status map(gva start, gpa frame, std::uint64_t length, protection p,
                              arch::level largest,
                              arch::entry_flags preset = arch::entry_flags::none) {
@@ -129,9 +129,9 @@ class page_tables {
     }
 
     /// Frees the tables that overlap the range and are empty. A CPU may have cached the way to
-    /// them, so it unlinks them all, calls flush() once if there are any, and only then releases
-    /// them; flush() invalidates the paging-structure caches of each CPU that uses this root
-    /// (SDM vol. 3A, 4.10.3 and 4.10.4).
+    /// them: all are unlinked, flush() is called once if there are any, and only then are they
+    /// released. flush() must invalidate the paging-structure caches of each CPU that uses this
+    /// root (SDM vol. 3A, 4.10.3 and 4.10.4).
     template <class Flush>
     [[nodiscard]] status prune(gva start, std::uint64_t length, Flush&& flush) {
         if (const status s = check(start, length); s != status::ok) return s;
@@ -161,8 +161,8 @@ class page_tables {
     }
 
     /// The entry of this level on the way to the address, present or not; nullptr where the tables
-    /// do not go down to it. To map a 4 KiB page is then arch::store(*slot, leaf_entry(frame, p)),
-    /// with no flush if the slot was not present.
+    /// do not go down to it. A 4 KiB page is then mapped by arch::store(*slot, leaf_entry(frame,
+    /// p)), without a flush if the slot was not present.
     arch::entry* slot_at(gva address, arch::level wanted) const {
         if (root_ == gpa{} || !arch::is_canonical(address)) return nullptr;
         arch::entry* slots = root_slots();
@@ -187,7 +187,7 @@ class page_tables {
         std::uint64_t end;
 
         bool is_empty() const { return first == end; }
-        /// The part that one entry of this level covers, from the start; empty if the window is.
+        /// The part, from the start, that one entry of this level covers; empty if the window is.
         window head(arch::level at) const {
             const std::uint64_t size = arch::size_of(at);
             return {first, std::min((first & ~(size - 1)) + size, end)};
@@ -197,7 +197,7 @@ class page_tables {
 
     struct plan {
         arch::level leaves;
-        arch::level lowest = arch::level::page_4k;  ///< of the tables, where there are no leaves
+        arch::level lowest = arch::level::page_4k;  ///< of the tables, where no leaf is mapped
         std::uint64_t frame_offset = 0;
         protection bits = protection::none;
         arch::entry_flags preset = arch::entry_flags::none;
@@ -228,13 +228,13 @@ class page_tables {
         const bool upper_half = base > linear_mask / 2;
         return {gva(upper_half ? base | ~linear_mask : base), e.frame(at), at, e.flags()};
     }
-    /// Inner entries allow everything. Accessed from the start, which spares the CPU a locked
-    /// write.
+    /// Inner entries allow everything. They have the accessed bit from the start, which spares the
+    /// CPU a locked write.
     static arch::entry table_entry(gpa table) {
         using enum arch::entry_flags;
         return {table, present | writable | user | accessed};
     }
-    /// A change of memory type or of global counts too: a TLB must not go on with the old one.
+    /// A changed memory type or global bit counts too: a TLB must not keep the old one.
     static bool shrinks(arch::entry before, arch::entry after) {
         using enum arch::entry_flags;
         const auto lost = before.flags() & ~after.flags();
@@ -363,7 +363,7 @@ class page_tables {
         }
     }
 
-    /// Replaces a leaf by a table of leaves that translate alike: needs no flush by itself.
+    /// Replaces a leaf by a table of leaves that translate identically: needs no flush by itself.
     void split(place leaf) {
         using enum arch::entry_flags;
         const arch::level child = arch::below(leaf.at);
@@ -394,7 +394,7 @@ class page_tables {
             frames_.push(unlinked, e.frame(at));
         }
     }
-    /// Not-present entries that hold something count: a fault handler may keep notes there.
+    /// A not-present entry that is not zero counts as used: a fault handler may keep notes there.
     static bool is_empty(arch::entry* table) {
         for (std::size_t i = 0; i != arch::entries_per_table; ++i)
             if (arch::load(table[i]) != arch::entry{}) return false;

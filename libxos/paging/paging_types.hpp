@@ -1,4 +1,4 @@
-// What the callers of page_tables say and hear: protections, results, leaves, the frame source.
+// Arguments and results of page_tables: protections, status codes, leaves, the frame source.
 #pragma once
 
 #include <concepts>
@@ -26,7 +26,7 @@ struct [[nodiscard]] change {
     bool flush = false;
 };
 
-/// The bits of a leaf that the software chooses. `none` is read and execute for the supervisor.
+/// The bits of a leaf that software chooses. `none` means read and execute for the supervisor.
 enum class protection : std::uint64_t {
     none = 0,
     writable = static_cast<std::uint64_t>(arch::entry_flags::writable),
@@ -80,9 +80,9 @@ struct cpu_limits {
     arch::level largest_leaf = arch::level::page_2m;  ///< page_1g if CPUID 0x80000001 EDX[26]
 };
 
-/// Where table pages come from. `allocate` returns a zeroed page, or gpa{0} when there is none;
-/// `release` is given pages that are zeroed again; `table` makes a page readable and writable for
-/// as long as it is allocated.
+/// The source of table pages. `allocate` returns a zeroed page, or gpa{0} when there is none;
+/// `release` takes back pages that are all zeros again; `table` makes a page readable and writable
+/// for as long as it is allocated.
 template <class Source>
 concept frame_source = requires(Source& source, gpa page) {
     { source.allocate() } -> std::same_as<gpa>;
