@@ -11,16 +11,16 @@ namespace xos::kvm {
 
 class call_device {
   public:
-    /// Fails when there is no usable module; nothing has changed then. `calls`: those that may be
-    /// made by the kernel, a bit each.
+    /// Fails, and changes nothing, when there is no usable module. `calls` has a bit for each call
+    /// that the kernel may make.
     base::outcome attach(descriptor_set& descriptors, const vm& machine, unsigned max_vcpus,
                          const std::uint64_t (&calls)[XOS_CALLS / 64]);
     void detach(descriptor_set& descriptors);
-    /// Leaves it to another process, which has the same descriptors.
+    /// Leaves the device to another process, which has the same descriptors.
     void forget() { fd_ = -1; }
 
     bool attached() const { return fd_ >= 0; }
-    /// The kernel's port bus could not be reached: vCPUs have to run by way of this device.
+    /// The module could not reach the kernel's port bus: vCPUs must run through this device.
     bool runs_vcpus() const { return !(features_ & XOS_FEATURE_BUS); }
     int fd() const { return fd_; }
 

@@ -17,7 +17,7 @@ long prlimit(const resource_limit* wanted, resource_limit* old) {
     return raw_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE, as_long(wanted), as_long(old));
 }
 
-/// Who has it may raise hard limits.
+/// A process with this capability may raise hard limits.
 bool may_raise() {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
     __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
@@ -36,7 +36,7 @@ long descriptor_limit::change(const resource_limit* wanted, resource_limit* old)
     if (wanted->soft > wanted->hard) return error_inval;
     if (wanted->hard > hard && !may_raise()) return error_perm;
     if (wanted->hard >= real.hard) {
-        // The kernel knows who may, and how far.
+        // The kernel knows who may raise the limit, and how far.
         if (long r = prlimit(wanted, nullptr)) return r;
         hard_ = as_in_kernel;
         return 0;

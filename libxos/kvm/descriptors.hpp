@@ -1,7 +1,7 @@
-// The process's KVM descriptors, kept out of the way of the application's.
+// The process's KVM descriptors, kept apart from the application's.
 //
-// They are moved to high numbers (an application expects the lowest free one), are close-on-exec,
-// and are known, so that the application's calls pass them by.
+// They have high numbers (an application expects the lowest free one) and are close-on-exec. libxos
+// knows them, so that the application's calls skip them.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,9 @@ class descriptor_set {
   public:
     static constexpr unsigned limit = 65536;
 
-    /// While it lives, this process may open descriptors in the own range: the application may have
-    /// lowered RLIMIT_NOFILE, but threads and children do not count as its files.
+    /// While it exists, this process may open descriptors in libxos's own range even if the
+    /// application has lowered RLIMIT_NOFILE, which limits its files but not its threads and
+    /// children.
     class room {
       public:
         explicit room(const descriptor_set& set);

@@ -46,14 +46,14 @@ descriptor_set::room::~room() {
 int descriptor_set::adopt(int fd) {
     if (fd < 0) return fd;
     if (static_cast<unsigned>(fd) >= first_ && static_cast<unsigned>(fd) < limit) {
-        // The table below is full.
+        // All numbers below the own range are in use.
         raw_syscall(__NR_fcntl, fd, F_SETFD, FD_CLOEXEC);
         atomic_or(words_[fd / 64], std::uint64_t{1} << (fd % 64));
         return fd;
     }
     const room guard(*this);
     long high = raw_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, first_);
-    // The limit may have been lowered since; then as high as it still goes.
+    // The limit may have been lowered since; then the highest number that still works is used.
     for (unsigned from = first_ / 2; high < 0 && from > 0; from /= 2)
         high = raw_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, from);
     raw_syscall(__NR_close, fd);

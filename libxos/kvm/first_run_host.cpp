@@ -1,8 +1,8 @@
-// Since Linux 6.12 the first KVM_RUN of a VM adds a thread of the kernel's (kvm-nx-lpage-re) to the
-// process that makes it, where programs find it that must be alone, or think so: Chromium's zygote,
-// unshare(2), Python before it forks. So a process that ends at once makes it, and the thread goes
-// with it: KVM then leaves split the large pages that it had to split against a processor's error,
-// and does without. If there can be no such process, the thread stays here.
+// Since Linux 6.12 the first KVM_RUN of a VM adds a kernel thread (kvm-nx-lpage-re) to the process
+// that makes it. Programs that must be alone in their process, or think so, find it: Chromium's
+// zygote, unshare(2), Python before it forks. So a process that ends at once makes that KVM_RUN,
+// and the thread ends with it. KVM then does not merge again the large pages that it had to split
+// because of a processor error. If there can be no such process, the thread stays here.
 #include <asm/signal.h>
 #include <asm/stat.h>
 #include <linux/fcntl.h>
@@ -27,8 +27,8 @@ namespace {
 constexpr long interrupted = -4, no_child = -10, try_again = -11;
 constexpr std::uint64_t millisecond = 1'000'000;
 
-/// Whether this thread has the process to itself, and the process no child: then nobody sees what
-/// happens to SIGCHLD for a moment.
+/// Whether this thread is alone in its process, and the process has no child: then nobody notices
+/// what happens to SIGCHLD for a moment.
 bool alone_without_children() {
     constexpr long of_any_state = WEXITED | WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT | __WALL;
     if (raw_syscall(__NR_waitid, P_ALL, 0, 0, of_any_state, 0) != no_child) return false;
@@ -39,9 +39,9 @@ bool alone_without_children() {
            tasks.st_nlink == self_and_parent + 1;
 }
 
-/// While it exists, a child that ends with SIGCHLD leaves nothing behind, neither a status to wait
-/// for nor its share in RUSAGE_CHILDREN. Linux throws away the SIGCHLD that is pending when the
-/// action becomes to ignore it, so that one is kept here.
+/// While it exists, a child that ends with SIGCHLD leaves nothing behind: no status to wait for, no
+/// share in RUSAGE_CHILDREN. Linux drops a pending SIGCHLD when its action becomes SIG_IGN, so a
+/// pending one is kept here.
 class unnoticed_children {
   public:
     unnoticed_children() {
@@ -68,8 +68,8 @@ class unnoticed_children {
     std::uint64_t action_[4] = {};
 };
 
-/// It has given the memory back already. Awake for the moment that the rest takes: who looks at
-/// this process should not find that it sleeps.
+/// Waits for a process that has already released the memory. Spins for that moment: an observer of
+/// this process should not find it asleep.
 void wait_for(long process) {
     const std::uint64_t patience = monotonic_nanoseconds() + 100 * millisecond;
     while (raw_syscall(__NR_wait4, process, 0, WNOHANG | __WALL, 0) == 0) {
@@ -81,7 +81,7 @@ void wait_for(long process) {
     }
 }
 
-/// KVM_RUN by a process that shares everything with this one and ends.
+/// Makes KVM_RUN in a process that shares everything with this one and then ends.
 long run_apart(int fd, long signal_at_end) {
     constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_VFORK | CLONE_UNTRACED;
     long result = try_again;
@@ -104,7 +104,7 @@ long run_once(int fd) {
 
 }  // namespace
 
-/// It returns at once, before the guest's first instruction.
+/// KVM_RUN returns at once, before the guest's first instruction.
 outcome vcpu::run_first() {
     constexpr long set_mask = 2;
     const std::uint64_t all = ~std::uint64_t{0};
@@ -112,7 +112,7 @@ outcome vcpu::run_first() {
     raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&all), as_long(&before), 8);
     run_->immediate_exit = 1;
     long result = run_once(fd());
-    // The limit of processes is reached, perhaps by others that are about to end.
+    // The limit of processes is reached, perhaps because of others that are about to end.
     constexpr std::uint64_t longest = 512 * millisecond;
     for (std::uint64_t pause = millisecond; result == try_again && pause <= longest; pause *= 2) {
         const std::uint64_t time[2] = {0, pause};

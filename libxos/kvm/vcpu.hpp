@@ -24,9 +24,9 @@ class vcpu {
     base::outcome create(vm& machine, descriptor_set& descriptors, const capabilities& caps,
                          unsigned id);
     base::outcome prepare(const capabilities& caps, const vcpu_setup& setup);
-    /// KVM_RUN by way of the kernel module, where that cannot reach KVM's port bus.
+    /// Runs KVM_RUN through the kernel module, where the module cannot reach KVM's port bus.
     void run_through(const call_device& calls, unsigned id);
-    /// Unmaps kvm_run. After fork that page is still shared with the parent, which goes on writing
+    /// Unmaps kvm_run. After fork that page is still shared with the parent, which keeps writing to
     /// it.
     void forget(const capabilities& caps);
 
@@ -39,17 +39,18 @@ class vcpu {
     /// access).
     long run();
 
-    /// Where the vCPU is, by ioctl: for the rare paths.
+    /// Reads the registers by ioctl: for the rare paths.
     arch::general_registers read_registers();
-    /// Takes effect with the next run(). A pending OUT is not completed: RIP moves away from it.
+    /// Takes effect with the next run(). A pending OUT is not completed, because RIP moves away
+    /// from it.
     void write_registers(const arch::general_registers& r);
     kvm_sregs read_special();
-    /// Whether the next KVM_RUN begins with an exception whose delivery an exit has interrupted.
+    /// Whether the next KVM_RUN begins with an exception whose delivery an exit interrupted.
     bool exception_in_flight();
     void write_fs(std::uint64_t base);
-    /// CR4.PGE, which makes KVM forget this vCPU's translations.
+    /// Toggles CR4.PGE, which makes KVM forget this vCPU's translations.
     void toggle_global_pages();
-    /// Another root; forgets translations, too.
+    /// Sets another root, which forgets translations too.
     void write_root(gpa root);
     /// False when this KVM does not have the register.
     bool write_msr(std::uint32_t index, std::uint64_t value);
@@ -64,7 +65,7 @@ class vcpu {
     unsigned run_request_ = 0;
     std::uint64_t run_argument_ = 0;
     xos_run run_by_module_{};
-    int number_ = 0;  ///< descriptor + 1: zeroed memory is a vCPU that does not exist yet
+    int number_ = 0;  ///< descriptor + 1: in zeroed memory the vCPU does not exist yet
     std::uint8_t tss_type_ = 0;
     kvm_run* run_ = nullptr;
 };

@@ -42,7 +42,7 @@ bool is_amd() {
     return arch::cpuid(0).ecx == 0x444d4163;
 }  // "cAMD", the end of AuthenticAMD
 
-/// The vDSO reads the TSC in the guest with the host's parameters: both must count alike.
+/// The vDSO reads the TSC in the guest with the host's parameters, so both must count alike.
 outcome align_tsc(int fd) {
     std::uint64_t zero = 0;
     kvm_device_attr attribute{};
@@ -51,14 +51,14 @@ outcome align_tsc(int fd) {
     attribute.addr = reinterpret_cast<std::uint64_t>(&zero);
     if (raw_syscall(__NR_ioctl, fd, KVM_SET_DEVICE_ATTR, as_long(&attribute)) == 0)
         return base::success;
-    // A KVM without the attribute (before Linux 5.16, or a software one) may still not offset.
+    // A KVM without the attribute (before Linux 5.16, or a software one) may have no offset anyway.
     one_msr guest;
     guest.entry.index = arch::msr::tsc;
     if (raw_syscall(__NR_ioctl, fd, static_cast<long>(get_msrs), as_long(&guest)) != 1) {
         return base::success;  // not virtualised at all: RDTSC is the host's
     }
     constexpr std::uint64_t tolerable =
-        50'000'000;  // some 20 ms: no clock of the host's is that late
+        50'000'000;  // some 20 ms: the host's clock is never that late
     const std::uint64_t host = arch::read_tsc();
     const std::uint64_t difference =
         host > guest.entry.data ? host - guest.entry.data : guest.entry.data - host;
@@ -103,7 +103,7 @@ outcome vcpu::prepare(const capabilities& caps, const vcpu_setup& setup) {
     s.gdt.limit = sizeof(arch::descriptor_tables::gdt) - 1;
     s.idt.base = setup.idt;
     s.idt.limit = 32 * sizeof(arch::idt_gate) - 1;
-    // VMX demands a busy TSS. SVM does not look, but QEMU's emulation of it finds the I/O bitmap
+    // VMX demands a busy TSS. SVM does not care, but QEMU's emulation of it finds the I/O bitmap
     // only through an available one (check_io in its target/i386/tcg).
     constexpr unsigned available = 9, busy = 11;
     const bool svm = setup.privilege == 3 && setup.kernel_at_ring0 && is_amd();
@@ -134,7 +134,7 @@ outcome vcpu::prepare(const capabilities& caps, const vcpu_setup& setup) {
         std::uint64_t{selector::sysret_base | 3} << 48 | std::uint64_t{selector::kernel_code} << 32;
     if (set_msr(fd(), msr::star, star) != 1) return {step::set_msr, 22};
     if (set_msr(fd(), msr::lstar, setup.syscall_entry) != 1) return {step::set_msr, 22};
-    // Interrupts do not exist here; DF and TF would disturb the stub, RFLAGS comes back from R11.
+    // There are no interrupts here; DF and TF would disturb the stub. R11 restores RFLAGS.
     if (set_msr(fd(), msr::syscall_mask, rflags::direction | rflags::trap | rflags::alignment) !=
         1) {
         return {step::set_msr, 22};

@@ -1,5 +1,5 @@
-// A virtual machine: /dev/kvm, its capabilities, memory slots. Nothing else opens /dev/kvm,
-// except what reports on it (api/features_kvm.cpp).
+// A virtual machine: /dev/kvm, its capabilities, memory slots. Apart from api/features_kvm.cpp,
+// which reports on it, nothing else opens /dev/kvm.
 #pragma once
 
 #include <xos/types.hpp>
@@ -29,21 +29,21 @@ struct capabilities {
 class vm {
   public:
     /// Opens /dev/kvm, checks what is needed, creates the VM. The device stays open: after a fork,
-    /// the process may have lost its right to it, or its sight of it.
+    /// the process may have lost the right to open it, or may not see it any more.
     base::outcome create(descriptor_set& descriptors, capabilities& caps);
     void destroy(descriptor_set& descriptors);
-    /// Leaves it to another process, which has the same descriptors.
+    /// Leaves the VM to another process, which has the same descriptors.
     void forget() { fd_ = -1; }
 
     int fd() const { return fd_; }
 
-    /// Adds a slot. Slots are never moved nor deleted: deleting any drops every shadow page of the
+    /// Adds a slot. Slots are never moved or deleted: deleting one drops every shadow page of the
     /// VM.
     base::outcome add_slot(gpa guest, hva host, std::uint64_t length);
 
-    /// The same by a process of its own, which shares this one's memory: KVM waits until every vCPU
-    /// has left a page fault that Linux is serving for it, and the calling thread may be the one who
-    /// serves it. `request` stays where it is until the process has ended.
+    /// Has a process of its own, which shares this one's memory, add the slot. KVM waits until
+    /// every vCPU has left a page fault that Linux is serving for it, and the calling thread may be
+    /// the one that serves it. `request` must stay valid until that process has ended.
     struct slot_request {
         kvm_userspace_memory_region region;
         long result;  ///< in_progress until KVM has answered
@@ -51,11 +51,11 @@ class vm {
     };
     static constexpr long in_progress = 1;
     base::outcome begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length);
-    /// Once there is a result.
+    /// To be called once there is a result.
     base::outcome end_slot(slot_request& request);
     unsigned slots() const { return slots_; }
 
-    /// Of a vCPU that has been made: whether it is the first one.
+    /// Whether a vCPU that has just been made is the first one.
     bool begins_with_it() {
         const bool first = !has_vcpu_;
         has_vcpu_ = true;

@@ -16,17 +16,17 @@ using base::step;
 
 namespace {
 
-/// Whether a guest at ring 3 on a software KVM asks the processor itself: nothing can answer
-/// CPUID in its place, as Linux says when it cannot make the instruction fault either.
+/// Whether a guest at ring 3 on a software KVM executes CPUID natively: Linux says that it cannot
+/// make the instruction fault, so nothing can answer in the processor's place.
 bool cpuid_is_native() {
     constexpr long no_device = -19, is_answered = 0x1011, set_answered = 0x1012;
     return raw_syscall(__NR_arch_prctl, is_answered) == 1 &&
            raw_syscall(__NR_arch_prctl, set_answered, 1) == no_device;
 }
 
-/// The leaves that KVM itself looks at, for a guest that does not ask it. KVM's own list has ten
-/// times as many, and reading each makes a virtual machine exit to its hypervisor: half a
-/// millisecond of every start.
+/// Lists only the leaves that KVM itself looks at, for a guest whose CPUID does not reach KVM.
+/// KVM's own list is ten times as long, and reading each leaf makes a virtual machine exit to its
+/// hypervisor: half a millisecond of every start.
 void describe_processor(cpuid_list& list) {
     constexpr std::uint32_t leaves[] = {0, 1, 7, 0xd, 0x8000'0000, 0x8000'0001, 0x8000'0008};
     constexpr std::uint32_t process_context_ids = 1u << 17, gigabyte_pages = 1u << 26;
@@ -37,7 +37,7 @@ void describe_processor(cpuid_list& list) {
         entry = {};
         entry.function = leaf;
         if (leaf == 7 || leaf == 0xd) entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-        // A process has to ask for AMX before a vCPU may be told of it.
+        // A vCPU may have AMX only after the process has asked for it.
         entry.eax = leaf == 0xd ? r.eax & ~static_cast<std::uint32_t>(arch::xcr0_excluded) : r.eax;
         entry.ebx = r.ebx;
         entry.ecx = leaf == 1 ? r.ecx & ~process_context_ids : r.ecx;
@@ -61,8 +61,8 @@ bool linux_is_at_least(unsigned major, unsigned minor) {
     return number[0] > major || (number[0] == major && number[1] >= minor);
 }
 
-// KVM reports what the vCPU may be told, which a software KVM understates; but a feature bit that
-// is missing hides an instruction only from programs that ask.
+// KVM reports the features that a vCPU may have; a software KVM reports too few. A missing feature
+// bit hides an instruction only from programs that check the bit.
 outcome read_capabilities(int system, capabilities& caps) {
     long version = raw_syscall(__NR_ioctl, system, KVM_GET_API_VERSION, 0);
     if (version < 0) return {step::not_kvm, static_cast<int>(-version)};
@@ -104,7 +104,7 @@ outcome read_capabilities(int system, capabilities& caps) {
         if (e.function == 0x80000008 && (e.eax & 0xff)) caps.physical_bits = e.eax & 0xff;
     }
     if (!(arch::cpuid(1).ecx >> 27 & 1)) return {step::no_xsave, 38};
-    // AT_HWCAP2 bit 1 would say whether Linux lets processes use them; CPUID is what can be asked
+    // AT_HWCAP2 bit 1 would say whether Linux lets processes use FSGSBASE; only CPUID can be asked
     // here.
     if (!(arch::cpuid(7).ebx & 1)) return {step::no_fsgsbase, 38};
     std::uint64_t wanted = arch::read_xcr0() & ~arch::xcr0_excluded;
@@ -141,14 +141,14 @@ outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
         if (auto failed = read_capabilities(system_, caps); !failed.ok()) return failed;
     }
     long fd;
-    // Being stopped and continued interrupts it, too.
+    // Stopping and continuing the process interrupts this call, too.
     do fd = raw_syscall(__NR_ioctl, system_, KVM_CREATE_VM, 0);
     while (fd == interrupted);
     fd = descriptors.adopt(static_cast<int>(fd));
     if (fd < 0) return {step::create_vm, static_cast<int>(-fd)};
     fd_ = static_cast<int>(fd);
-    // VMX without unrestricted guest wants three pages for its real-mode TSS; ours start above 4
-    // GiB.
+    // VMX without unrestricted guest wants three pages for its real-mode TSS; libxos's memory
+    // starts above 4 GiB.
     raw_syscall(__NR_ioctl, fd_, KVM_SET_TSS_ADDR, 0xfffbd000);
     slots_ = 0;
     has_vcpu_ = false;
