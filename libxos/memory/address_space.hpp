@@ -1,8 +1,8 @@
 // What the guest can see: regions (GVA → GPA → HVA) and the page tables over them.
 //
-// Host-managed memory comes in chunks: 64 MiB of the process's address space become one slot and 32
-// large-page entries when the guest first touches them. After that mmap, munmap, mprotect and the
-// rest need nothing from us: the guest's tables say "present", Linux's say what is true, and KVM
+// Host-managed memory comes in chunks: when the guest first touches one, 64 MiB of the process's
+// address space become one slot and 32 large-page entries. After that mmap, munmap, mprotect and
+// the like need no work here: the guest's tables say "present", Linux's say what is true, and KVM
 // follows Linux's through its MMU notifiers.
 #pragma once
 
@@ -29,10 +29,11 @@ struct region {
     std::uint64_t length;
 };
 
-/// The leaves of everything an application may touch: what it really may is Linux's to say.
+/// The flags of leaves over host-managed memory: Linux decides what the application really may do.
 inline constexpr auto everything = paging::protection::writable | paging::protection::user;
 inline constexpr auto not_code = everything | paging::protection::no_execute;
-/// Set beforehand, or a KVM that shadows page tables would fault once more on every page.
+/// Set beforehand; otherwise a KVM that shadows page tables would take one more fault on every
+/// page.
 inline constexpr auto accessed_and_dirty = arch::entry_flags::accessed | arch::entry_flags::dirty;
 
 enum class arena_visibility {
@@ -53,22 +54,21 @@ class address_space {
     base::outcome create(kvm::vm& machine, system_arena& arena, arena_visibility visibility);
 
     enum class chunk_result { added, already_there, not_user_memory, later, failed };
-    /// Makes the chunk around `address` visible. `failure` says why when it failed; `later` is only
-    /// said after add_slots_apart().
+    /// Makes the chunk around `address` visible. `failure` says why it failed; `later` is only
+    /// returned after add_slots_apart().
     chunk_result add_chunk(gva address, base::outcome& failure);
 
     /// From now on a vCPU may be in a page fault that another thread of the process serves
-    /// (userfaultfd(2)). KVM adds a slot only when it has left that, so nobody waits for a slot who
-    /// could be that thread.
+    /// (userfaultfd(2)). KVM adds a slot only when the vCPU has left that fault, so no thread that
+    /// might serve it may wait for a slot.
     void add_slots_apart() { adds_apart_ = true; }
 
-    /// Whether the guest may execute host-managed memory, which is the one thing that Linux's
-    /// tables do not decide by way of KVM. What is not visible yet is passed over. Whole pages.
-    /// False: out of table pages.
+    /// Sets whether the guest may execute host-managed memory: the one right that KVM does not take
+    /// from Linux's tables. Whole pages; skips what is not visible yet. False: out of table pages.
     bool set_executable(gva begin, std::uint64_t length, bool executable);
 
-    /// The guest has tried to execute code there, in a chunk that is visible: asks Linux, and makes
-    /// all of the chunk's code executable. Whether `address` is code.
+    /// The guest has tried to execute code there, in a visible chunk. Asks Linux, and makes all of
+    /// the chunk's code executable. Returns whether `address` is code.
     bool find_code(gva address);
     /// Makes all code that Linux has mapped visible and executable at once.
     base::outcome reveal_code();
@@ -76,32 +76,33 @@ class address_space {
     /// Keeps [begin, end), whole chunks, free of host-managed mappings.
     base::outcome exclude(gva begin, gva end);
 
-    /// The exclusion that begins there ends: Linux manages the range again.
+    /// Ends the exclusion that begins there: Linux manages the range again.
     void readmit(gva begin);
 
-    /// Memory of libxos's own that lies among the process's.
+    /// Registers memory of libxos's own that lies among the process's.
     void note_own(gva begin, std::uint64_t length);
     bool overlaps_own(gva begin, std::uint64_t length) const;
 
-    /// A slot for page frames that views will map, visible at its host address. Its addresses have
-    /// been excluded.
+    /// Adds a slot for page frames that views will map, visible at its host address. The addresses
+    /// must have been excluded.
     base::outcome add_frames(hva begin, std::uint64_t length, region& made);
 
-    /// Under lock(): guest-physical addresses for a range whose slots come piece by piece.
+    /// Under lock(): guest-physical addresses for a range whose slots are added piece by piece.
     gpa allocate_physical(hva like, std::uint64_t length) {
         return physical_.allocate(like, length,
                                   length < huge_page_size ? large_page_size : huge_page_size);
     }
     std::uint64_t physical_left() const { return physical_.left(); }
-    /// Under lock(): a slot, and no mapping.
+    /// Under lock(): adds a slot without a mapping.
     base::outcome add_slot(hva begin, gpa physical, std::uint64_t length) {
         return add_region({gva{begin.value}, physical, begin, length});
     }
 
-    /// After fork: the same regions in a new VM. Page tables were copied with the rest of memory.
+    /// After fork: adds the same regions to a new VM. Page tables were copied with the rest of
+    /// memory.
     base::outcome attach_to(kvm::vm& machine);
 
-    // Under lock(): roots besides the main one, whose upper halves follow it.
+    // Under lock(): roots besides the main one, whose upper halves follow the main root's.
 
     /// A zeroed table page, or null.
     arch::entry* new_table() {
@@ -116,10 +117,10 @@ class address_space {
     arch::entry* table_of(arch::entry reference) {
         return frames_.table(gpa(reference.bits & arch::address_mask));
     }
-    /// Called under lock() whenever the main root has got new tables.
+    /// Called under lock() whenever the main root has new tables.
     void (*on_new_tables)() = nullptr;
 
-    /// Of libxos's own memory.
+    /// The guest-physical address of libxos's own memory.
     gpa physical_of(std::uint64_t own) const { return frames_.physical_of(own); }
 
     gpa root() const { return tables_.root(); }
@@ -147,7 +148,7 @@ class address_space {
     } exclusions_[max_exclusions];
     unsigned exclusion_count_ = 0;
     bool adds_apart_ = false;
-    /// The chunk that a process of its own is adding.
+    /// The chunk that a separate process is adding.
     struct {
         bool exists = false;
         region chunk;

@@ -78,8 +78,8 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
 
 outcome address_space::add_mapped(const region& chunk) {
     for (std::uint64_t at = 0; at < chunk.length; at += large_page_size) {
-        // The last chunk ends within a large page; what overlaps libxos's own memory is there
-        // already.
+        // The last chunk ends within a large page; the part that overlaps libxos's own memory is
+        // mapped already.
         const std::uint64_t left = chunk.length - at;
         const std::uint64_t piece = left < large_page_size ? left : large_page_size;
         const status s = tables_.map(chunk.guest + at, chunk.physical + at, piece, not_code,
@@ -111,7 +111,7 @@ address_space::chunk_result address_space::add_apart(const region& chunk, outcom
     return chunk_result::later;
 }
 
-/// Whether no slot is on its way any more.
+/// Whether no slot is being added any more.
 bool address_space::end_pending(bool wait) {
     while (pending_.exists) {
         if (__atomic_load_n(&pending_.request.result, __ATOMIC_ACQUIRE) == kvm::vm::in_progress) {
@@ -127,13 +127,13 @@ bool address_space::end_pending(bool wait) {
     return true;
 }
 
-/// A part without pages of libxos's own.
+/// Handles a part without pages of libxos's own.
 bool address_space::set_executable_within(gva begin, std::uint64_t length, bool executable) {
     bool differs = false;
     tables_.for_each_leaf(begin, length, [&](const paging::leaf& l) {
         differs = differs || any(l.flags & arch::entry_flags::no_execute) == executable;
     });
-    // An edit splits large leaves at both ends of the range, so it is only made when it changes
+    // An edit splits large leaves at both ends of the range, so it is made only when it changes
     // something.
     return !differs ||
            tables_.protect(begin, length, executable ? everything : not_code).result == status::ok;
@@ -144,7 +144,7 @@ bool address_space::set_executable(gva begin, std::uint64_t length, bool executa
     const gva end{length < user_end - begin.value ? begin.value + length : user_end};
     host_edit editing(lock());
     while (begin < end) {
-        gva next = end, beyond = end;  // where something of our own begins, and ends
+        gva next = end, beyond = end;  // where memory of libxos's own begins, and ends
         const auto pass_over = [&](gva own_begin, gva own_end) {
             if (own_end <= begin || own_begin >= next) return;
             next = own_begin < begin ? begin : own_begin;
@@ -170,7 +170,7 @@ bool address_space::find_code(gva address) {
             found = true;
         return true;
     });
-    // Better to run what Linux might refuse than to refuse what it would run.
+    // Running what Linux might refuse is better than refusing what it would run.
     if (!known) return set_executable(address.align_down(page_size), page_size, true);
     return found;
 }
@@ -180,7 +180,7 @@ outcome address_space::reveal_code() {
     gva next{0};  // the first address whose chunk has not been looked at
     for_each_linux_mapping([&](const linux_mapping& m) {
         if (!m.executable || m.begin.value >= user_end) return failure.ok();
-        // Of a very large mapping, the rest becomes visible when it is used.
+        // The rest of a very large mapping becomes visible when it is used.
         constexpr std::uint64_t most = 8 * chunk_size;
         const gva end = m.end - m.begin < most ? m.end : m.begin + most;
         for (gva at = m.begin > next ? m.begin : next; at < end && failure.ok(); at = next) {

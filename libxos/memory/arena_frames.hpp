@@ -1,5 +1,5 @@
-// Where page tables get their pages: the kernel part of the system arena, with a free list of its
-// own. One owner, one lock around it: the host's tables and the views' tables each have one.
+// The source of pages for page tables: the kernel part of the system arena, with a free list of its
+// own. It has one owner and one lock; the host's tables and the views' tables each have one.
 #pragma once
 
 #include "libxos/arch/page_table_entry.hpp"

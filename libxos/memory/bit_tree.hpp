@@ -1,12 +1,12 @@
-// A set of numbers below a limit that is asked for its least.
+// A set of numbers below a limit; finding the least one is fast.
 //
 //     bit_tree set;
 //     set.attach(zeroed_words, 1 << 20);
 //     set.insert(77);
 //     set.least();  // 77
 //
-// A bit for each number, a bit for each word of those that is not zero, and so on up to one word.
-// Runs in any mode: no libc, no allocation.
+// One bit for each number, one bit for each of those words that is not zero, and so on up to a
+// single word. Runs in any mode: no libc, no allocation.
 #pragma once
 
 #include <bit>
@@ -16,7 +16,7 @@ namespace xos::memory {
 
 class bit_tree {
   public:
-    /// Of 8 bytes, for numbers below `limit`: 1.02 bits each.
+    /// How many words of 8 bytes numbers below `limit` need: 1.02 bits each.
     static constexpr std::uint64_t words(std::uint64_t limit) {
         std::uint64_t sum = 0;
         do sum += limit = (limit + 63) / 64;
@@ -24,7 +24,7 @@ class bit_tree {
         return sum;
     }
 
-    /// Zeroed memory that is the caller's and outlives the object; `limit` at most 2^32.
+    /// `memory` is zeroed, the caller's, and outlives the object; `limit` is at most 2^32.
     void attach(std::uint64_t* memory, std::uint64_t limit) {
         depth_ = 0;
         do {
@@ -47,15 +47,15 @@ class bit_tree {
         if (!word && depth_ > 1) [[unlikely]]
             erase_above(n / 64);
     }
-    /// Of a set that is not empty.
+    /// The set must not be empty.
     std::uint64_t least() const {
         std::uint64_t n = 0;
         for (unsigned level = depth_ - 1; level; level--) n = n * 64 + lowest(levels_[level][n]);
         return n * 64 + lowest(levels_[0][n]);
     }
 
-    /// Whether every level says what is below it, for the numbers from `first` to `last`; and
-    /// f(n) for each that is in the set. False as soon as f is. For tests.
+    /// For tests. Checks that every level agrees with the one below it for the numbers from `first`
+    /// to `last`, and calls f(n) for each that is in the set. Returns false as soon as f does.
     template <class F>
     bool check(std::uint64_t first, std::uint64_t last, F&& f) const {
         for (std::uint64_t at = first / 64; at <= last / 64; at++) {

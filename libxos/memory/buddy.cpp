@@ -7,7 +7,7 @@ namespace xos::memory {
 
 namespace {
 
-/// std::popcount is a call to libgcc where the CPU need not have the instruction.
+/// std::popcount calls libgcc when the compiler may not assume the instruction.
 std::uint64_t count_bits(std::uint64_t bits) {
     bits -= bits >> 1 & 0x5555555555555555;
     bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
@@ -18,7 +18,7 @@ void assign(std::uint64_t& word, std::uint64_t mask, bool value) {
     word = value ? word | mask : word & ~mask;
 }
 
-/// The largest block that may begin here and ends by `end`.
+/// The order of the largest block that may begin here and ends by `end`.
 unsigned fitting_order(std::uint64_t first, std::uint64_t end) {
     const int aligned = std::countr_zero(first | std::uint64_t{1} << buddy::max_order);
     const int fits = static_cast<int>(std::bit_width(end - first)) - 1;
@@ -27,7 +27,8 @@ unsigned fitting_order(std::uint64_t first, std::uint64_t end) {
 
 }  // namespace
 
-/// visitor(page_bits&, mask) for each 64 pages, until it returns false; then so does this.
+/// Calls visitor(page_bits&, mask) for each 64 pages until it returns false, which is then
+/// returned.
 template <class Visitor>
 inline bool buddy::each_word(std::uint64_t first, std::uint64_t count, Visitor&& visitor) const {
     if ((first | count) % 64 == 0) {
@@ -116,8 +117,8 @@ inline void buddy::merge(std::uint64_t first, unsigned order, bool clean) {
     insert(first, order, clean);
 }
 
-/// Takes the lowest block and marks the part that is wanted as allocated.
-/// @param clean  the set, and then whether that part is clean
+/// Takes the lowest block and marks the wanted part as allocated.
+/// @param clean  in: the set; out: whether that part is clean
 inline std::uint64_t buddy::pop(bool& clean, unsigned order, unsigned wanted_order,
                                 bool wanted_clean) {
     std::uint64_t first = sets_[clean].blocks[order].least() << order;
@@ -134,14 +135,14 @@ inline std::uint64_t buddy::pop(bool& clean, unsigned order, unsigned wanted_ord
     return first;
 }
 
-/// Goes down by halves that are clean or not as wanted, if there is a choice.
-/// @param clean  whether the whole block is, and then what is left of it
+/// Splits by halves, choosing the clean or the dirty one as wanted if there is a choice.
+/// @param clean  in: whether the whole block is clean; out: whether the returned part is
 std::uint64_t buddy::split(std::uint64_t first, unsigned order, unsigned wanted_order, bool& clean,
                            bool wanted_clean) {
     while (order > wanted_order) {
         const std::uint64_t half = size_of(--order);
         const bool low = clean || all_clean(first, half);
-        // Not both, or the whole would be.
+        // At most one half is clean, or the whole would be.
         const bool high = clean || (!low && all_clean(first + half, half));
         const bool go_high = low != wanted_clean && high == wanted_clean;
         insert(go_high ? first : first + half, order, go_high ? low : high);
@@ -217,7 +218,7 @@ bool buddy::take(std::uint64_t first, std::uint64_t count) {
     return true;
 }
 
-/// What free() does, for the case that must be fast.
+/// The fast path of free().
 bool buddy::free_page(std::uint64_t page, bool clean) {
     if (page >= pages_) return false;
     page_bits& word = bits_[page / 64];
@@ -316,7 +317,7 @@ std::uint64_t buddy::free_blocks(unsigned order) const {
     return std::uint64_t{sets_[false].counts[order]} + sets_[true].counts[order];
 }
 
-/// Files what is left of a block. Nothing of it can merge: the buddies lack the pages taken out.
+/// Files the rest of a block. Nothing of it can merge: its buddies lack the pages taken out.
 void buddy::insert_range(std::uint64_t first, std::uint64_t end, bool clean) {
     while (first < end) {
         const unsigned order = fitting_order(first, end);
@@ -341,7 +342,7 @@ buddy::block buddy::containing(std::uint64_t page) const {
     }
 }
 
-/// Moves the free blocks that overlap the range to the sets where they belong now.
+/// Moves the free blocks that overlap the range to the sets where they now belong.
 void buddy::refile(std::uint64_t first, std::uint64_t end) {
     while (first < end) {
         const std::uint64_t bit = first % 64, free = bits_[first / 64].free() >> bit;
@@ -375,8 +376,8 @@ bool buddy::check() const {
     });
     for (std::uint64_t page = low_; page < low_ + span_; ++page) tagged += tags_[page] != tag::none;
 
-    // Each such block is free and tagged and no tag lies inside one, so equal sums leave no room
-    // for overlaps, for free pages without a block or for tags without one.
+    // Each such block is free and tagged, and no tag lies inside one. So equal sums rule out
+    // overlaps, free pages without a block, and tags without a block.
     return bits_sound && tagged == listed_blocks && free == listed_pages && added == added_ &&
            free == free_ && clean_free == clean_free_;
 }

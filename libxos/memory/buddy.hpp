@@ -9,12 +9,12 @@
 //
 // A page is clean while its contents are known to be zero. Each page has a bit for that, and each
 // free block is in one of two sets for its order: entirely clean, or not. Buddies merge whatever
-// they hold, so a block that is not entirely clean may hold clean pages, and they are found again
-// when it is split.
+// they hold, so a block that is not entirely clean may hold clean pages, which are found again when
+// it is split.
 //
-// Of blocks of one order the lowest is handed out: what is allocated gathers there, and above it
-// large blocks stay whole. Last in, first out would be a little cheaper, and with extents of all
-// sizes that come and go breaks everything into pieces before half of the memory is allocated.
+// The lowest block of an order is handed out first: allocations gather there, and large blocks
+// above stay whole. Last in, first out would be a little cheaper, but with extents of all sizes
+// that come and go it breaks everything into pieces before half of the memory is allocated.
 //
 // Runs in any mode: no libc, no allocation. Nothing here locks; the caller does. A call that
 // fails has changed nothing. A range of no pages is fine everywhere if it begins in range.
@@ -43,7 +43,7 @@ class buddy {
     buddy(const buddy&) = delete;
     buddy& operator=(const buddy&) = delete;
 
-    /// What attach() needs for this many pages: 1.9 bytes each.
+    /// The bytes that attach() needs for this many pages: 1.9 a page.
     static constexpr std::uint64_t metadata_bytes(std::uint64_t pages) {
         std::uint64_t sets = 0;
         for (unsigned order = 0; pages && order <= max_order; ++order)
@@ -51,21 +51,21 @@ class buddy {
         return words(pages) * sizeof(page_bits) + sets * 8 + (pages + 7) / 8 * 8;
     }
 
-    /// Pages [0, `pages`) may be added from now on; at most max_pages. `metadata` is zeroed,
-    /// aligned to 8 bytes and the caller's, and outlives the object. Written are three bits of it
-    /// for an added page, a byte for the first page of a free block, and the words of sets that it
-    /// is in; of the pages below the lowest or above the highest added one no byte is read. Once an
-    /// object.
+    /// Allows pages [0, `pages`) to be added from now on; at most max_pages. `metadata` is zeroed,
+    /// aligned to 8 bytes, the caller's, and outlives the object. An added page causes writes to
+    /// three bits of it, the first page of a free block to a byte, and each set it is in to a few
+    /// words. Metadata of pages below the lowest or above the highest added one is never read. Call
+    /// it once for an object.
     void attach(void* metadata, std::uint64_t pages);
 
-    /// Pages that become free for the first time. False if one was added before or is out of range.
+    /// Makes pages free for the first time. False if one was added before or is out of range.
     bool add(std::uint64_t first, std::uint64_t count, bool clean);
 
-    /// What to take first when both are there, even if it means to split a larger block.
+    /// Which pages to take first when both kinds are free, even if a larger block must be split.
     enum class preference { clean, dirty };
 
-    /// The first page of a block that is the caller's now. What is known of its contents stays
-    /// as it was: see is_clean().
+    /// Returns the first page of a block, which is now the caller's. What is known of its contents
+    /// stays as it was: see is_clean().
     /// @param clean  told whether all of it is known to be zero
     std::optional<std::uint64_t> allocate(unsigned order, preference want, bool& clean);
     std::optional<std::uint64_t> allocate(unsigned order, preference want) {
@@ -95,38 +95,39 @@ class buddy {
         return page < pages_ && bits_[page / 64].clean & bit_of(page);
     }
 
-    /// Where the pages end, at `end` at the latest, that are like the first: known to be zero, or
-    /// not.
+    /// Returns the end, at most `end`, of the run of pages that are like the first one: known to be
+    /// zero, or not.
     std::uint64_t end_of_alike(std::uint64_t first, std::uint64_t end) const;
 
-    /// Says that allocated pages are about to be written.
+    /// Records that allocated pages are about to be written.
     void set_used(std::uint64_t first, std::uint64_t count = 1) {
         if (!in_one_word(first, count)) [[unlikely]]
             return set_each_used(first, count);
         bits_[first / 64].clean &= ~mask_of(first, count);
     }
 
-    /// Says what these pages, free or allocated, hold. False if one was never added.
+    /// Records what these pages, free or allocated, hold. False if one was never added.
     bool set_clean(std::uint64_t first, std::uint64_t count, bool clean);
 
     /// For a background zeroer: allocates the largest free block of at most this order that is not
-    /// entirely clean, where need be from a larger one. The caller zeroes it and frees it as clean.
+    /// entirely clean, splitting a larger one if need be. The caller zeroes it and frees it as
+    /// clean.
     std::optional<block> take_dirty(unsigned largest_order);
 
     std::uint64_t available() const { return added_; }  ///< pages ever added
     std::uint64_t free_pages() const { return free_; }
-    /// Clean pages that are free, also those in blocks that are not entirely clean.
+    /// Clean free pages, including those in blocks that are not entirely clean.
     std::uint64_t clean_free_pages() const { return clean_free_; }
-    /// 0 too when nothing is free.
+    /// Also 0 when nothing is free.
     unsigned largest_free_order() const;
     /// Blocks of exactly this order.
     std::uint64_t free_blocks(unsigned order) const;
 
-    /// Walks everything and says whether it is sound: for tests.
+    /// For tests: walks everything and returns whether it is consistent.
     bool check() const;
 
   private:
-    /// Of 64 pages. Interleaved, so that an operation on a page needs one cache line.
+    /// The bits of 64 pages. Interleaved, so that an operation on a page needs one cache line.
     struct page_bits {
         std::uint64_t added, held, clean;
 
@@ -146,7 +147,7 @@ class buddy {
         return std::uint64_t{1} << page % 64;
     }
     static constexpr std::uint64_t size_of(unsigned order) { return std::uint64_t{1} << order; }
-    /// Of the first page of a free block; `none` for every other page.
+    /// Stored for the first page of a free block; `none` for every other page.
     enum class tag : std::uint8_t { none = 0, clean = 0x80 };
     static constexpr tag tag_of(unsigned order, bool clean) {
         return static_cast<tag>((order + 1) | (clean ? static_cast<unsigned>(tag::clean) : 0u));

@@ -1,9 +1,9 @@
 // Excludes editors of the guest's page tables from one another, wherever they run.
 //
 // Host mode waits in the kernel. Kernel-side code spins for a moment, then leaves the guest to
-// wait: the holder may be a vCPU whose thread Linux has stopped. Whoever holds it inside the guest
-// touches only memory that is always mapped (system arena, libxos's image, its stack): a fault for
-// anything else would need this lock.
+// wait: the holder may be a vCPU whose thread Linux has stopped. A holder inside the guest touches
+// only memory that is always mapped (system arena, libxos's image, its stack): a fault on any other
+// memory would need this lock.
 #pragma once
 
 #include <linux/futex.h>
@@ -41,7 +41,7 @@ class edit_lock {
             arch::call_host_from_kernel(wake, this);
     }
 
-    /// After fork: whoever held it does not exist here.
+    /// For the child after fork: the thread that held the lock does not exist here.
     void reset() { word_.store(free, std::memory_order_relaxed); }
 
   private:

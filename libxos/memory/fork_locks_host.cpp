@@ -25,7 +25,7 @@ void fork_locks::give_back_all() {
 void fork_locks::reset() {
     for (const auto which : in_order) (this->*which).reset();
     editing.reset();
-    // Even after a fork in host mode, which takes none of them.
+    // The number becomes even also after a fork in host mode, which takes none of the locks.
     const std::uint32_t now = handlers_sequence.load(std::memory_order_relaxed);
     handlers_sequence.store(now + (now & 1), std::memory_order_relaxed);
 }

@@ -1,4 +1,4 @@
-// What Linux has mapped in this process, as /proc/self/maps tells.
+// Linux's mappings in this process, as /proc/self/maps lists them.
 #pragma once
 
 #include <linux/fcntl.h>
@@ -14,8 +14,8 @@ struct linux_mapping {
     bool executable;
 };
 
-/// Calls f(const linux_mapping&), in ascending order, until it returns false. False: they cannot be
-/// read (no /proc, no descriptor left).
+/// Calls f(const linux_mapping&), in ascending order, until it returns false. Returns false if the
+/// list cannot be read (no /proc, no descriptor left).
 template <class F>
 bool for_each_linux_mapping(F&& f) {
     const long fd =

@@ -1,5 +1,5 @@
-// Guest-physical addresses, compact: handed out from 4 GiB upwards, whatever the host addresses
-// are, but with the same offset within 2 MiB, so that large pages stay possible.
+// Hands out guest-physical addresses compactly, from 4 GiB upwards, whatever the host addresses
+// are. The offset within 2 MiB stays the same, so that large pages are possible.
 #pragma once
 
 #include <xos/types.hpp>
@@ -13,8 +13,8 @@ class physical_space {
     /// `bits`: the physical-address width of the vCPUs, 36 to 52.
     explicit constexpr physical_space(unsigned bits) : end_(std::uint64_t{1} << bits) {}
 
-    /// A range for `length` bytes at `like`, with the same offset within `alignment`, or gpa{0}
-    /// when the width is used up; then nothing changes.
+    /// Returns a range for `length` bytes at `like`, with the same offset within `alignment`.
+    /// gpa{0} when the width is used up; then nothing changes.
     constexpr gpa allocate(hva like, std::uint64_t length,
                            std::uint64_t alignment = large_page_size) {
         const std::uint64_t offset = like.value & (alignment - 1);

@@ -1,8 +1,8 @@
-// The memory libxos keeps for itself inside the guest: page tables, vCPU areas, stacks.
+// The memory that libxos keeps for itself inside the guest: page tables, vCPU areas, stacks.
 //
 // One host mapping, one slot, GVA == HVA. The first part belongs to kernel-side code (supervisor
-// pages in `ring3`), the rest to code at the application's privilege. Pages are handed out, never
-// taken back: what is reused is pooled by its owner.
+// pages in `ring3`), the rest to code at the application's privilege. Pages are handed out and
+// never taken back: their owners pool them for reuse.
 #pragma once
 
 #include <atomic>
@@ -22,10 +22,10 @@ class system_arena {
     hva begin() const { return begin_; }
     hva end() const { return begin_ + size_; }
     std::size_t size() const { return size_; }
-    /// Where the part for code at the application's privilege begins.
+    /// The beginning of the part for code at the application's privilege.
     hva user_begin() const { return user_begin_; }
 
-    /// Zeroed pages, or hva{0}.
+    /// Returns zeroed pages, or hva{0}.
     hva allocate_kernel(std::size_t bytes) { return take(kernel_next_, user_begin_, bytes); }
     hva allocate_user(std::size_t bytes) { return take(user_next_, end(), bytes); }
 

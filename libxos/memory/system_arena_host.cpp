@@ -23,7 +23,7 @@ base::outcome system_arena::reserve(std::size_t bytes, std::size_t kernel_bytes)
         raw_syscall(__NR_munmap, static_cast<long>(tail.value),
                     static_cast<long>(start + reserved - tail));
     }
-    // A large page for a few vCPU areas would be resident memory for nothing.
+    // A large page for a few vCPU areas would waste resident memory.
     raw_syscall(__NR_madvise, static_cast<long>(begin_.value), static_cast<long>(size_),
                 MADV_NOHUGEPAGE);
     user_begin_ = begin_ + (kernel_bytes + large_page_size - 1) / large_page_size * large_page_size;
