@@ -22,40 +22,41 @@ extern std::uint64_t xos_contexts_begin, xos_contexts_size;
 
 namespace xos::cell {
 
-/// What the guest's own tables say about an address, where Linux's do not.
+/// The guest's own tables' answer about an address, where they differ from Linux's.
 struct refusal {
-    bool owned = false;  ///< Linux must not be asked
+    bool owned = false;  ///< the guest's tables decide: Linux must not be asked
     bool mapped = false;
     int protection = 0;  ///< PROT_... of mmap(2)
 };
 
-/// What the layers above do about an exit. Each may leave the run loop for good (a hop, an exit).
+/// The layers above handle exits here. Each hook may leave the run loop for good (a hop, an exit).
 struct exit_hooks {
     void (*system_call)(context&);
-    void (*trap)(context&);  ///< an exception that nobody in the guest settled
+    void (*trap)(context&);  ///< an exception that nothing in the guest handled
     void (*refused)(
         context&);  ///< Linux refused an access, or the application used a privileged instruction
-    void (*signals)(context&);      ///< one is waiting: deliver it, or ask the guest to give way
-    void (*interrupted)(context&);  ///< perhaps in a call that the kernel module was making
-    void (*leaving)(context&);      ///< before a thread goes on in host mode, all signals blocked
+    void (*signals)(context&);      ///< a signal waits: deliver it, or ask the guest to give way
+    void (*interrupted)(context&);  ///< a signal came, perhaps in a call of the kernel module
+    void (*leaving)(context&);      ///< a thread goes on in host mode; all signals are blocked
     refusal (*why_refused)(std::uint64_t address);
     /// Gives Linux the rights that the guest's own tables give.
     void (*show_memory)();
     /// Makes all memory Linux's for good; see vm/linux_memory.hpp.
     void (*retire_memory)();
-    /// The first page of a range that the guest may not touch (or not write), or 0.
+    /// Returns the first page of a range that the guest may not touch (or not write), or 0.
     std::uint64_t (*first_forbidden)(std::uint64_t begin, std::uint64_t length, bool write);
-    /// Has Linux refuse such a page as the guest's tables do, and undoes that.
+    /// Has Linux refuse such a page as the guest's tables do; reveal() undoes it.
     concealed_page (*conceal)(std::uint64_t page);
     void (*reveal)(const concealed_page&);
     /// A call that libxos does not know names an address of the arena.
     void (*entrust)(std::uint64_t address);
-    /// The guest has touched memory of the arena that is mapped when somebody touches it: whether it
-    /// is now.
+    /// The guest has touched memory of the arena that is mapped on first touch: returns whether it
+    /// is mapped now.
     bool (*touch)(std::uint64_t address);
-    /// The guest has tried to execute memory of the arena: whether Linux says that it is code.
+    /// The guest has tried to execute memory of the arena: returns whether Linux says that it is
+    /// code.
     bool (*find_code)(std::uint64_t address);
-    /// A forked child that runs natively has made a call, or gets a signal. Does not come back.
+    /// A forked child that runs natively has made a call, or gets a signal. Does not return.
     void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
 };
 
@@ -66,19 +67,19 @@ struct cell_options {
     unsigned max_vcpus = 1024;
     std::size_t system_arena = std::size_t{160} << 20;
     std::size_t process_arena = automatic_size;
-    unsigned process_pager = 0;  ///< residency of the public face
+    unsigned process_pager = 0;  ///< the public API's `residency`
     unsigned process_window = 64;
     bool serve_break = false;  ///< every thread of the process is inside
     xos::transport transport = transport::automatic;
     bool native_children = false;
-    /// The calls that Linux carries out, a bit each, for the kernel module.
+    /// A bit for each call that Linux carries out, for the kernel module.
     std::uint64_t forwarded[XOS_CALLS / 64] = {};
 };
 
 /// The log of system calls (syscall/trace.hpp).
 struct trace_state {
-    int fd = -1;  ///< libxos's own; -1: nothing is logged
-    /// The same moment by both clocks.
+    int fd = -1;  ///< libxos's own descriptor; -1: nothing is logged
+    /// The same moment on both clocks.
     std::uint64_t cycles = 0, nanoseconds = 0;
 };
 
@@ -89,8 +90,9 @@ struct cell_state {
     std::uint64_t ring0_picoseconds = 0;  ///< cost of a ring-0 instruction; 0: not measured
     bool ring0_interpreted = false;
     bool native_children = false;
-    bool hides_memory = false;  ///< has taken rights away of which Linux does not know
-    /// Addresses where the guest's tables say what may be done, and Linux lets everything be done.
+    bool hides_memory = false;  ///< has taken rights away that Linux still grants
+    /// The addresses where the guest's tables decide what is allowed, while Linux allows
+    /// everything.
     gva guarded;
     std::uint64_t guarded_length = 0;
     bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
@@ -101,39 +103,39 @@ struct cell_state {
     kvm::capabilities caps;
     kvm::vm machine;
     kvm::call_device calls;       ///< attached: the transport is the kernel module
-    bool reattach_calls = false;  ///< after a fork
+    bool reattach_calls = false;  ///< after a fork, the child attaches its VM too
     std::uint64_t forwarded[XOS_CALLS / 64] = {};
     memory::system_arena arena;
     alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
     bool tags_translations = false;  ///< PCID
     hva interrupt_table;
-    hva flush_page;  ///< given up and used again to make KVM flush every vCPU
-    /// What GS points to on the kernel side, by context: kernel-side code may touch nothing that is
-    /// not mapped for sure, and contexts are the host's memory.
+    hva flush_page;  ///< taken away and touched again to make KVM flush every vCPU
+    /// The value of GS on the kernel side, by context: kernel-side code may touch only memory that
+    /// is always mapped, and contexts are host memory.
     static constexpr unsigned most_contexts = 4096;
     arch::guest_area* areas[most_contexts];
 
     unsigned max_contexts = 0;
     unsigned context_count = 0;
 
-    signal_table actions;  ///< of every thread but the child of a vfork
+    signal_table actions;  ///< of every thread except the child of a vfork
     exit_hooks hooks{};
-    void (*at_exit)(const char* why) = nullptr;  ///< statistics, before exit_group and execve
-    /// Runs a handler on a thread outside; lets the C++ face know that one is running.
+    void (*at_exit)(const char* why) = nullptr;  ///< writes statistics before exit_group and execve
+    /// Runs a handler on a thread outside the cell, and tells the C++ API that one is running.
     void (*call_handler_outside)(void (*)(int, void*, void*), int, void*, void*) = nullptr;
-    /// What the process's first thread ended with, if it has ended before the others.
+    /// The exit status of the process's first thread, if it has ended before the others.
     static constexpr std::uint64_t still_running = ~std::uint64_t{0};
     std::uint64_t leader_status = still_running;
     int report_fd = 2;
     trace_state trace;
-    bool quiet = false;  ///< no line on standard error about a call that is refused
-    /// The calls that such a line has been about.
+    bool quiet = false;  ///< writes no line on standard error about refused calls
+    /// The calls that already had such a line.
     std::uint64_t refusals_reported[XOS_SYSCALL_TABLE / 64] = {};
 
     program::policy exec;
-    /// Programs started outside, because they cannot live in a cell.
+    /// How many programs were started outside because they cannot live in a cell.
     std::uint32_t outside_starts = 0;
-    /// What /proc/self/exe should say, where Linux does not know it; empty: Linux does.
+    /// The right target of /proc/self/exe, if Linux does not know it; empty: Linux does.
     char program_path[4096] = {};
 
     memory::address_space& space() {
@@ -148,35 +150,36 @@ struct cell_state {
 
 extern cell_state the_cell;
 
-/// The kernel's entry for a signal whose handler in the application's table is `wanted`.
+/// The action to give to the kernel for a signal whose action in the application's table is
+/// `wanted`.
 kernel_sigaction trampoline_for(const kernel_sigaction& wanted);
 
-/// Puts the trampoline in the place of every handler that the kernel has, and notes whose place it
-/// is.
+/// Replaces every handler that the kernel has by the trampoline, and records the replaced ones.
 void take_over_signals(signal_table& table);
 
 const char* mode_name(mode m);
 const char* transport_name(transport t);
 
-/// Makes the VM and everything that exists once. On failure the process is as it was.
+/// Makes the VM and everything that exists once. On failure the process is unchanged.
 base::outcome start(const cell_options& options, const exit_hooks& hooks);
 
 /// Whether a child has its parent's descriptor table, or a copy of it.
 enum class descriptor_table { copied, shared };
-/// After fork: gives up what is the parent's, and the contexts of threads that are not here.
+/// After fork: gives up what is the parent's, and the contexts of threads that do not exist here.
 void leave_parent(context* survivor, descriptor_table table = descriptor_table::copied);
-/// And then a new VM over the copied memory, with `survivor` (or no thread) inside.
+/// After leave_parent(): makes a new VM over the copied memory, with `survivor` (or no thread)
+/// inside.
 base::outcome make_own_machine(context* survivor);
 
-/// The last thread of a process whose descriptor table others go on using ends.
+/// Called when the last thread of a process ends whose descriptor table others go on using.
 void close_own_descriptors();
 
-/// Continues the calling thread in the guest: returns there on success, here on failure. No handler
-/// of a signal may be running on it.
+/// Continues the calling thread in the guest: returns there on success, here on failure. The thread
+/// must not be in a signal handler.
 base::outcome enter_guest();
 
-/// A context for the calling thread, created if none is free; null with the reason when there is
-/// none.
+/// Takes a context for the calling thread, making one if none is free. Null, with the reason, if
+/// there is none.
 context* take_context(base::outcome& failure);
 inline void release(context& c) {
     __atomic_store_n(&c.busy, 0, __ATOMIC_RELEASE);
@@ -185,11 +188,12 @@ inline void release(context& c) {
 /// Whether the calling thread, which is inside, is the only one.
 bool only_thread_inside();
 
-/// Sends the guest to these registers of the application at the next run, whatever it was doing.
+/// Continues the guest at these registers of the application at the next run, whatever it was
+/// doing.
 void resume_at(context& c, const arch::general_registers& r);
 
-/// The application's registers, wherever the guest stopped. False: kernel-side code is running and
-/// has to reach its next poll first.
+/// Gets the application's registers, wherever the guest stopped. False: kernel-side code is running
+/// and must reach its next poll first.
 bool application_registers(context& c, arch::general_registers& r);
 /// Asks kernel-side code to give way at its next poll.
 void request_poll(context& c);
@@ -199,18 +203,18 @@ void update_processor_number(context& c, std::uint32_t number);
 
 [[noreturn]] void run_loop(context& c);
 
-/// A code of arch_prctl(2) that Linux refuses, and succeeds in a cell.
+/// A code of arch_prctl(2) that Linux refuses; in a cell it succeeds.
 inline constexpr long is_inside_a_cell = 0x78'6f'73;
 
-/// Prints the report of a cell that cannot go on and ends the process with SIGABRT.
+/// Prints the report of a cell that cannot continue and ends the process with SIGABRT.
 [[noreturn]] void die(context* c, const char* reason, std::uint64_t detail = 0);
 /// The same for an exception whose frame is known, and for a fault in host mode.
 [[noreturn]] void die_at(context* c, const char* reason, const trap_frame& frame);
 [[noreturn]] void die_in_host(context* c, int signal, const kernel_siginfo& info,
                               const kernel_ucontext& u);
 
-/// What xos_forward returns when the call was not made because a signal waits: -ERESTARTSYS, which
-/// no call's result is.
+/// What xos_forward returns when the call was not made because a signal is waiting: -ERESTARTSYS,
+/// which no call returns.
 inline constexpr long taken_back = -512;
 
 }  // namespace xos::cell

@@ -54,7 +54,7 @@ void fill_area(arch::guest_area& area, hva trap_stack, hva syscall_stack) {
     area.self = &area;
     area.trap_stack_base = trap_stack.value;
     area.trap_stack_size = trap_stack_size;
-    // The frame is 184 bytes: this makes the dispatcher's call aligned.
+    // The frame is 184 bytes: this aligns the dispatcher's call.
     area.trap_stack_top = trap_stack.value + trap_stack_size - 8;
     area.syscall_stack_top = syscall_stack.value + syscall_stack_size;
 }

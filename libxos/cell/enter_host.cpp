@@ -1,4 +1,4 @@
-// A thread enters: it takes a context and goes on in the guest.
+// A thread enters: it takes a context and continues in the guest.
 #include "libxos/arch/cpu.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
@@ -22,14 +22,15 @@ outcome enter_guest() {
     c->thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     c->host_gs_base = arch::read_gs_base();
     c->area->fs_base = arch::read_fs_base();
-    // From here on a signal is recorded for the guest, and must find no alternate stack.
+    // From here on a signal is recorded for the guest, and there must be no alternate stack.
     arch::write_gs_base(reinterpret_cast<std::uint64_t>(c));
     if (!(c->alternate.flags & ss::disable)) {
         const kernel_stack off{0, ss::disable, 0, 0};
         raw_syscall(__NR_sigaltstack, as_long(&off), 0);
     }
     xos_switch_to_guest(c);
-    // In the guest. A signal that came in the first instructions has waited for this.
+    // The thread is in the guest. A signal that came in the first instructions has waited until
+    // now.
     if (arch::current_area()->pending) arch::poll_guest();
     return base::success;
 }

@@ -23,7 +23,7 @@ bool is_limited(unsigned resource) {
     return limit[0] != ~std::uint64_t{0};
 }
 
-/// Which limit it was that Linux's ENOMEM is about, as far as one can tell.
+/// Names the limit that Linux's ENOMEM is about, as far as one can tell.
 const char* memory_advice() {
     const bool space = is_limited(RLIMIT_AS), data = is_limited(RLIMIT_DATA);
     if (space && data)

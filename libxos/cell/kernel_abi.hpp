@@ -1,4 +1,4 @@
-// Linux's own structs, as the kernel and not as libc has them (arch/x86/include/uapi/asm).
+// Structs as the kernel defines them, which libc's differ from (arch/x86/include/uapi/asm).
 #pragma once
 
 #include <cstddef>
@@ -50,7 +50,7 @@ struct clone_arguments {
 };
 static_assert(sizeof(clone_arguments) == 88);
 
-/// What rt_sigreturn reads, with the stack pointer at `context`.
+/// The frame that rt_sigreturn reads; the stack pointer is at `context`.
 struct hop_frame {
     std::uint64_t return_address;
     kernel_ucontext context;

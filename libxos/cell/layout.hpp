@@ -17,7 +17,7 @@ struct kernel_page {
 inline constexpr std::uint64_t area_bytes = 2 * page_size;
 static_assert(sizeof(kernel_page) <= area_bytes);
 
-// Vectors share ISTs only where one cannot interrupt the other before its frame has moved to the
+// Vectors share an IST only where neither can interrupt the other before its frame has moved to the
 // trap stack. In pvm the IST also tells the landing code which vector it is.
 enum ist : unsigned {
     ist_page_fault = 1,
@@ -59,7 +59,7 @@ inline constexpr std::uint64_t user_bytes_per_context = area_bytes + trap_stack_
 base::outcome reserve_contexts(unsigned count);
 void release_contexts();
 base::outcome make_context(unsigned id);
-/// After fork: a vCPU of the new VM for a context whose memory exists.
+/// After fork: makes a vCPU of the new VM for a context whose memory exists.
 base::outcome remake_context(context& c);
 
 }  // namespace xos::cell

@@ -3,7 +3,7 @@
 #include "libxos/cell/stubs.hpp"
 
 extern "C" {
-// Of the library or program this is linked into (ld's own symbols).
+// The bounds of the library or program that this is linked into (symbols of ld).
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[], _end[];
 }
 
@@ -16,7 +16,7 @@ struct extent {
 };
 
 extent own_image() {
-    // Unmodified programs are served by a library, or a loader, that is libxos's altogether.
+    // Unmodified programs are served by a library or a loader that is entirely libxos's.
     if (the_cell.native_children) return {address_of(__ehdr_start), address_of(_end)};
     return {gva{address_of(xos_stubs_begin)}.align_down(page_size).value,
             gva{address_of(xos_stubs_end)}.align_up(page_size).value};

@@ -1,4 +1,4 @@
-// Is ring 0 executed by the processor, or interpreted by a software KVM?
+// Finds out whether the processor executes ring 0 or a software KVM interprets it.
 #pragma once
 
 #include "libxos/base/outcome.hpp"
@@ -11,10 +11,10 @@ struct ring0_cost {
     std::uint64_t picoseconds = 0;  ///< of one instruction
 };
 
-/// A processor takes well under a nanosecond, an emulated one some; an interpreter some hundred.
+/// A processor takes well under a nanosecond, an emulated one a few, an interpreter some hundred.
 inline constexpr std::uint64_t interpreted_above_picoseconds = 200'000;
 
-/// Runs a loop at CPL 0 on a vCPU that has nothing else to do yet.
+/// Runs a loop at CPL 0 on a vCPU that is not in use yet.
 base::outcome measure_ring0(kvm::vcpu& cpu, const kvm::capabilities& caps, gpa root,
                             ring0_cost& cost);
 

@@ -33,13 +33,14 @@ outcome run_loop_once(kvm::vcpu& cpu, std::uint64_t count, std::uint64_t& nanose
     return base::success;
 }
 
-/// What `iterations` of the loop take beyond one, per instruction, each the best of `tries`.
+/// Measures the time per instruction of `iterations` of the loop beyond the first, from the best of
+/// `tries`.
 struct comparison {
     std::uint64_t iterations;
     unsigned tries;
 };
 
-/// Whatever disturbs a run makes it longer, so one quick pair is believed at once.
+/// Disturbances only make a run longer, so one quick pair is believed at once.
 outcome compare(kvm::vcpu& cpu, const comparison& c, std::uint64_t& picoseconds) {
     std::uint64_t empty = ~std::uint64_t{0}, loop = empty;
     picoseconds = 0;
@@ -59,15 +60,16 @@ outcome compare(kvm::vcpu& cpu, const comparison& c, std::uint64_t& picoseconds)
 
 outcome measure_ring0(kvm::vcpu& cpu, const kvm::capabilities& caps, gpa root, ring0_cost& cost) {
     if (auto failed = cpu.prepare(caps, {.cr3 = root.value}); !failed.ok()) return failed;
-    std::uint64_t cold;  // the first touch of everything
+    std::uint64_t cold;  // a first run, which touches everything
     if (auto failed = run_loop_once(cpu, 1, cold); !failed.ok()) return failed;
     if (auto failed = compare(cpu, {33, 3}, cost.picoseconds); !failed.ok()) return failed;
     cost.interpreted = !arch::has_hardware_virtualization();
     if (cost.interpreted || cost.picoseconds <= interpreted_above_picoseconds) {
         return base::success;
     }
-    // A software KVM on a processor that could do better? Or a busy machine, an emulated one at
-    // that? So many instructions take an interpreter most of a millisecond, each time.
+    // Either a software KVM on a processor with virtualization, or a busy machine, perhaps an
+    // emulated one. An interpreter takes most of a millisecond for each run of so many
+    // instructions.
     if (auto failed = compare(cpu, {2049, 16}, cost.picoseconds); !failed.ok()) return failed;
     cost.interpreted = cost.picoseconds > interpreted_above_picoseconds;
     return base::success;

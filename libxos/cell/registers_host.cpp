@@ -1,4 +1,4 @@
-// Where the application is, when the vCPU may have stopped anywhere.
+// Finds the application's registers when the vCPU may have stopped anywhere.
 #include "libxos/arch/page_table_entry.hpp"
 #include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
@@ -10,7 +10,7 @@ using arch::general_registers;
 
 namespace {
 
-/// The call has happened: the answer and the way back are in the area.
+/// The call has happened: its result and return address are in the area.
 void finish_call(const arch::guest_area& area, std::uint64_t result, general_registers& r) {
     r.rax = result;
     r.rip = r.rcx = area.rip;
@@ -18,7 +18,7 @@ void finish_call(const arch::guest_area& area, std::uint64_t result, general_reg
     r.rsp = area.rsp;
 }
 
-/// What the SYSCALL entry pushed for a local call.
+/// Restores what the SYSCALL entry pushed for a local call.
 void restore_arguments(const arch::guest_area& area, general_registers& r) {
     const auto saved = [&](unsigned slot) {
         return base::load<std::uint64_t>(area.syscall_stack_top - 8 * (slot + 1));
@@ -68,7 +68,7 @@ resolved resolve_stubs(context& c, general_registers& r) {
     return resolved::no;
 }
 
-/// `r` is where the vCPU, or the code that an exception interrupted, is.
+/// `r` is where the vCPU is, or the code that an exception interrupted.
 bool resolve(context& c, general_registers& r, bool in_kernel) {
     if (r.rip >= address_of(xos_stubs_begin) && r.rip < address_of(xos_stubs_end)) {
         return resolve_stubs(c, r) == resolved::yes;
@@ -80,8 +80,8 @@ bool resolve_unknown(context& c, general_registers& r) {
     r = c.cpu.read_registers();
     c.gs_unswapped = false;
     c.at_cpl0 = the_cell.is_ring3() && (c.cpu.read_special().cs.selector & 3) == 0;
-    // KVM would deliver it in front of whatever the guest is made to do next. The dispatcher, which
-    // it enters now, polls at its end.
+    // KVM would deliver the exception before whatever the guest is made to do next. The guest
+    // enters the dispatcher now, which polls at its end.
     if (c.cpu.exception_in_flight()) return false;
     return resolve(c, r, c.area->in_kernel || c.kernel_area->in_kernel);
 }
@@ -95,7 +95,7 @@ bool application_registers(context& c, general_registers& r) {
             r = c.cpu.read_registers();
             return true;
         case position::after_out: {
-            // Not every KVM has moved RIP past the OUT yet (E7 ib).
+            // Some KVMs have not moved RIP past the OUT yet (E7 ib).
             r = c.cpu.read_registers();
             const auto code = base::load<std::uint16_t>(r.rip);
             if ((code & 0xff) == 0xe7 && code >> 8 == c.cpu.run_page().io.port) r.rip += 2;
@@ -136,7 +136,8 @@ void resume_at(context& c, const general_registers& r) {
         c.cpu.write_registers(r);
         return;
     }
-    // By IRET: the stub's own stack is free, since nothing of the stopped call is needed any more.
+    // Returns by IRET: the stub's own stack is free, since nothing of the stopped call is needed
+    // any more.
     auto* iret = reinterpret_cast<std::uint64_t*>(c.kernel_area->syscall_stack_top - 40);
     iret[0] = r.rip;
     iret[1] = arch::selector::user_code;

@@ -1,4 +1,4 @@
-// The one report of a cell that cannot go on.
+// Prints the report of a cell that cannot continue.
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
@@ -62,7 +62,7 @@ void surroundings(report& out, context* c) {
     if (c && c->cpu.exists()) vcpu_state(out, *c);
 }
 
-/// As abort(3): the default action, unblocked.
+/// Like abort(3): the default action, with the signal unblocked.
 [[noreturn]] void end_process(report& out) {
     out << "\n";
     out.write_to(the_cell.report_fd);

@@ -1,7 +1,7 @@
-// Host mode: run the vCPU, see why it came back, let the layer concerned answer.
+// Host mode: runs the vCPU, finds out why it stopped, and calls the layer concerned.
 //
-// Runs on the context's loop stack with the application's FS and with GS at the context. No libc,
-// no TLS: the application may have been stopped anywhere, also inside malloc.
+// This code runs on the context's loop stack with the application's FS and with GS at the context.
+// No libc, no TLS: the application may have been stopped anywhere, even inside malloc.
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/cell/stubs.hpp"
@@ -16,8 +16,8 @@ void stopped_at(context& c, position where, bool at_cpl0) {
     c.gs_unswapped = false;
 }
 
-/// getcpu(2) in the vDSO reads the limit of a segment, or TSC_AUX, which are the guest's own here
-/// (Linux, arch/x86/include/asm/segment.h, vdso_read_cpunode).
+/// getcpu(2) in the vDSO reads the limit of a segment, or TSC_AUX, both of which are the guest's
+/// own here (Linux, arch/x86/include/asm/segment.h, vdso_read_cpunode).
 [[gnu::always_inline]] inline void tell_processor_number(context& c) {
     std::uint32_t number = 0;
     asm volatile("lsl %1, %0"
@@ -32,7 +32,7 @@ void leave_guest(context& c) {
     c.count(exit_kind::leave);
     std::uint64_t all = ~std::uint64_t{0}, mask = 0;
     base::raw_syscall(__NR_rt_sigprocmask, 2, base::as_long(&all), base::as_long(&mask), 8);
-    // The kernel's mask is full while a signal waits; the application's is what it was before.
+    // While a signal waits, the kernel's mask is full and signal_mask is the application's.
     if (c.signals_pending) mask = c.signal_mask;
     arch::write_fs_base(c.area->fs_base);
     arch::write_gs_base(c.host_gs_base);
@@ -41,7 +41,7 @@ void leave_guest(context& c) {
     xos_continue_in_host(c.area->leave_rsp, &c.busy, mask);
 }
 
-/// Where no stub of ours would do it: KVM drops this vCPU's translations when CR4 changes, and no
+/// For stops where no stub would flush: KVM drops this vCPU's translations when CR4 changes, and no
 /// page is global.
 void flush_translations(context& c) {
     c.kernel_area->flush_wanted = 0;
@@ -58,13 +58,13 @@ void handle_port(context& c, unsigned port) {
             the_cell.hooks.system_call(c);
             return;
         case XOS_PORT_TRAP:
-            // ring3: an exception of kernel-side code is dispatched at CPL 0, on its own area.
+            // ring3: an exception of kernel-side code is dispatched at CPL 0, with its own area.
             stopped_at(c, position::trap, ring3 && c.kernel_area->in_kernel);
             c.count(exit_kind::trap);
             the_cell.hooks.trap(c);
             return;
         case XOS_PORT_TRAP_POLL:
-            // Kernel-side code that had an exception of its own goes on to a poll of its own.
+            // Kernel-side code that had an exception continues to a poll of its own.
             stopped_at(c, position::trap_poll, ring3 && c.kernel_area->in_kernel);
             c.count(exit_kind::poll);
             clear_poll(c);
@@ -102,7 +102,7 @@ void handle_port(context& c, unsigned port) {
         case XOS_PORT_DIE:
             die(&c, "the trap stack is exhausted: a fault handler keeps faulting");
         default:
-            // Not one of ours: the application used a port. Linux has an answer to that.
+            // The application used a port that is not libxos's. Linux decides what happens.
             stopped_at(c, position::application, false);
             c.count(exit_kind::privileged);
             the_cell.hooks.refused(c);
@@ -165,7 +165,8 @@ void run_loop(context& c) {
         if (c.signals_pending) the_cell.hooks.signals(c);
         c.runs++;
         if (the_cell.tells_processor_number) tell_processor_number(c);
-        // Who wants a flush sets its flag before it looks whether this vCPU holds translations.
+        // A vCPU that wants a flush sets the flag before it checks whether this one holds
+        // translations.
         __atomic_exchange_n(&c.kernel_area->holds_translations, 1, __ATOMIC_SEQ_CST);
         if (c.kernel_area->flush_wanted && c.where != position::system_call) [[unlikely]]
             flush_translations(c);
@@ -187,7 +188,7 @@ void run_loop(context& c) {
 
 extern "C" {
 
-/// On the loop stack, from xos_switch_to_guest.
+/// Called by xos_switch_to_guest, on the loop stack.
 [[noreturn]] void xos_begin_guest(xos::cell::context* c) {
     using namespace xos;
     arch::general_registers r;
@@ -199,8 +200,8 @@ extern "C" {
     cell::run_loop(*c);
 }
 
-/// On the loop stack of a thread created inside, all signals blocked: its registers are set
-/// already.
+/// Runs on the loop stack of a thread created inside, all signals blocked. Its registers are
+/// already set.
 [[noreturn]] void xos_begin_thread(xos::cell::context* c) {
     using namespace xos;
     arch::write_gs_base(reinterpret_cast<std::uint64_t>(c));

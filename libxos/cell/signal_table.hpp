@@ -1,4 +1,4 @@
-// What the application has asked for each signal. The kernel has the trampoline for every handler.
+// The application's action for each signal. The kernel has the trampoline in place of each handler.
 #pragma once
 
 #include "libxos/base/bytes.hpp"
@@ -11,12 +11,12 @@ class signal_table {
   public:
     kernel_sigaction of[signal_count + 1];
 
-    /// Exclusive while an entry changes here and in the kernel. Shared from the moment that a
-    /// delivery is decided until its frame has been built: a handler that became SIG_IGN in between
-    /// would leave the thread in host mode with nothing to bring it back.
+    /// Held exclusively while an entry changes here and in the kernel; held shared from the
+    /// decision to deliver a signal until its frame has been built. A handler that became SIG_IGN
+    /// in between would leave the thread in host mode with nothing to bring it back.
     base::shared_lock lock;
 
-    /// Of a thread, for a process that shares memory with it but not its handlers.
+    /// Copies the table of a thread, for a process that shares its memory but not its handlers.
     void copy_from(signal_table& other) {
         lock.reset();
         other.lock.lock_shared();

@@ -9,7 +9,7 @@
 #include "libxos/cell/stubs.hpp"
 
 extern "C" {
-// Of the library or program this is linked into (ld's own symbols).
+// The bounds of the library or program that this is linked into (symbols of ld).
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[], _end[];
 }
 
@@ -27,7 +27,7 @@ namespace {
 constexpr std::size_t table_bytes = std::size_t{48} << 20;
 
 outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
-    // Measuring takes an interpreter a third of a millisecond, and would only confirm what CPUID
+    // Measuring costs an interpreter a third of a millisecond, and would only confirm what CPUID
     // says.
     bool interpreted = !the_cell.caps.hardware;
     if (!interpreted) {
@@ -58,7 +58,7 @@ outcome make_interrupt_table() {
                           : the_cell.current == mode::ring3 ? xos_vectors_ring3
                                                             : xos_vectors_pvm;
     for (unsigned v = 0; v < 32; v++) {
-        // INT3 and INTO are the application's to execute.
+        // The application may execute INT3 and INTO.
         const unsigned privilege = v == arch::vector_breakpoint || v == 4 ? 3 : 0;
         gates[v] = arch::gate(address_of(vectors) + 16 * v, ist_of(v), privilege);
     }
@@ -66,8 +66,8 @@ outcome make_interrupt_table() {
     return base::success;
 }
 
-/// What kernel-side code touches must be visible before the first exception. The stack of the
-/// thread that starts the cell would come with the first fault, an exit later.
+/// Memory that kernel-side code touches must be visible before the first exception. The stack of
+/// the thread that starts the cell is included to save one exit for its first fault.
 outcome map_own_image() {
     outcome failure = base::success;
     for (gva at{address_of(__ehdr_start)}; at.value < address_of(_end);
@@ -79,7 +79,8 @@ outcome map_own_image() {
                                failure);
     if (!failure.ok()) return failure;
     if (failure = the_cell.space().reveal_code(); !failure.ok()) return failure;
-    // Without /proc, too: the dispatcher cannot take an exception of its own first instruction.
+    // Needed also without /proc: the dispatcher cannot handle an exception of its own first
+    // instruction.
     const gva code{address_of(xos_vectors_ring0)};
     const auto leaf = the_cell.space().tables().query(code);
     const bool executable = leaf && !any(leaf->flags & arch::entry_flags::no_execute);
@@ -87,7 +88,7 @@ outcome map_own_image() {
     return failure;
 }
 
-/// The kernel module, if it is wanted and there.
+/// Attaches the kernel module if it is wanted and available.
 outcome choose_transport(transport wanted) {
     auto& cell = the_cell;
     if (wanted == transport::exit) return base::success;
@@ -118,7 +119,7 @@ outcome build(const cell_options& options) {
     }
     if (auto failed = map_own_image(); !failed.ok()) return failed;
     if (auto failed = reserve_contexts(count); !failed.ok()) return failed;
-    // The first vCPU now: what this machine lacks should be said by start(), not by enter().
+    // Makes the first vCPU now: start(), not enter(), should report what this machine lacks.
     context& first = cell.context_at(0);
     if (auto failed = first.cpu.create(cell.machine, cell.descriptors, cell.caps, 0);
         !failed.ok()) {
@@ -167,8 +168,8 @@ const char* transport_name(transport t) {
 kernel_sigaction trampoline_for(const kernel_sigaction& wanted) {
     const auto trampoline = reinterpret_cast<std::uint64_t>(&xos_signal_trampoline);
     constexpr std::uint64_t passed_on = sa::nocldstop | sa::nocldwait | sa::restart | sa::onstack;
-    // Every signal is blocked while the trampoline runs; it sets the mask that the handler should
-    // have.
+    // Every signal is blocked while the trampoline runs; it then sets the mask that the handler
+    // should have.
     return {trampoline, (wanted.flags & passed_on) | sa::siginfo | sa::restorer,
             wanted.flags & sa::restorer ? wanted.restorer : trampoline, ~std::uint64_t{0}};
 }
@@ -181,7 +182,7 @@ void take_over_signals(signal_table& table) {
         raw_syscall(__NR_rt_sigaction, s, 0, as_long(&present), 8);
         if (present.handler == trampoline) continue;
         table.of[s] = present;
-        // The hop single-steps: SIGTRAP is always ours.
+        // The hop single-steps: the handler of SIGTRAP in the kernel is always libxos's.
         if (present.handler > 1 || s == sig_trap) {
             const kernel_sigaction ours = trampoline_for(present);
             raw_syscall(__NR_rt_sigaction, s, as_long(&ours), 0, 8);
@@ -242,7 +243,7 @@ outcome make_own_machine(context* survivor) {
     auto& cell = the_cell;
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
-    // A child that may not open /dev/xos any more, or has no descriptor left, goes without.
+    // A child that may no longer open /dev/xos, or has no descriptor left, works without it.
     if (cell.reattach_calls) (void)choose_transport(transport::automatic);
     // The other contexts get a vCPU of the new VM when they are taken.
     if (survivor) {

@@ -28,7 +28,7 @@ inline std::uint64_t address_of(const char* label) {
     return reinterpret_cast<std::uint64_t>(label);
 }
 
-/// The interruptible stretches of one SYSCALL entry.
+/// The stretches of one SYSCALL entry, which a signal may interrupt.
 struct syscall_stub {
     std::uint64_t entry, begin, saved, tail, tail_end, out, done, forward_end;
 };
