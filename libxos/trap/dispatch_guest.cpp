@@ -1,6 +1,6 @@
 // Kernel side: an exception arrives with its frame on the trap stack.
 //
-// The way of a page fault on a view to its handler and back is counted in instructions
+// The path of a page fault on a view to its handler and back is optimised to the instruction
 // (bench: trap/fault-map); everything else is out of line.
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/trap/dispatch.hpp"
@@ -89,8 +89,7 @@ extern "C" void xos_trap_dispatch(xos::trap_frame* frame) {
     area.exceptions[vector]++;
     bool range_declined = false;
     if (vector == arch::vector_page_fault) {
-        // Memory of Linux's that is only missing a slot is the host's business before it is a
-        // handler's.
+        // Linux's memory may only lack a slot: the host checks that before any handler is called.
         const trap::handler_entry h = trap::the_handlers.find_range(frame->fault_address);
         if (h.flags & trap::handler_entry::on_view) {
             if (trap::call(area, h, *frame) == verdict::resume) [[likely]] {

@@ -1,4 +1,4 @@
-// Exceptions and refusals that the guest could not settle itself.
+// Exceptions and refusals that the guest could not handle itself.
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/trap/hop.hpp"
@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint8_t hlt = 0xf4, int3 = 0xcc;
 
-/// One byte of opcode, and an immediate byte for IN and OUT with a constant port.
+/// The opcode is one byte; IN and OUT with a constant port have an immediate byte.
 constexpr bool is_port_opcode(std::uint8_t b) {
     return (b & 0xfc) == 0xec || (b & 0xfc) == 0x6c;
 }
@@ -25,8 +25,8 @@ constexpr bool is_prefix(std::uint8_t b) {
     return b == 0x66 || b == 0x67 || b == 0xf2 || b == 0xf3;
 }
 
-/// KVM may or may not have moved RIP past a port instruction when it exits for it (its fast path
-/// has not, its emulator has). Linux must refuse the instruction at its own address.
+/// When KVM exits for a port instruction, its emulator has moved RIP past it and its fast path has
+/// not. Linux must refuse the instruction at its own address.
 std::uint64_t port_instruction_at(std::uint64_t rip) {
     const auto byte = [](std::uint64_t at) { return base::load<std::uint8_t>(at); };
     std::uint64_t opcode = rip;
@@ -45,7 +45,7 @@ arch::guest_area& area_of(context& c) {
     return c.at_cpl0 ? *c.kernel_area : *c.area;
 }
 
-/// A fault that "retry" does not cure must not become a process that hangs.
+/// Ends the process when a fault repeats endlessly, rather than let it hang.
 void count_repeats(context& c, std::uint64_t address) {
     if (c.repeated_fault != address) {
         c.repeated_fault = address;
@@ -61,7 +61,8 @@ visibility made_visible(context& c, std::uint64_t address, std::uint64_t error_c
     const bool to_execute = error_code & arch::page_fault::fetch;
     switch (the_cell.space().add_chunk(gva{address}, failure)) {
         case chunk_result::added:
-            // What Linux does not let it execute becomes a fault once more, on a present page.
+            // If Linux does not let the guest execute it, the guest faults once more, on a present
+            // page.
             if (to_execute) the_cell.space().find_code(gva{address});
             return visibility::visible;
         case chunk_result::already_there:
@@ -85,7 +86,7 @@ visibility made_visible(context& c, std::uint64_t address, std::uint64_t error_c
     return visibility::no;
 }
 
-/// INT1 (F1) is reported behind the instruction, by a software KVM at it.
+/// INT1 (F1) is reported after the instruction; a software KVM reports it at the instruction.
 std::uint64_t icebp_at(std::uint64_t rip) {
     constexpr std::uint8_t icebp = 0xf1;
     return base::load<std::uint8_t>(rip - 1) == icebp ? rip - 1 : rip;
@@ -94,20 +95,20 @@ bool is_icebp(std::uint64_t rip) {
     return base::load<std::uint8_t>(icebp_at(rip)) == 0xf1;
 }
 
-/// ring3: the process may write there as far as Linux knows, so Linux must not be asked.
+/// ring3: Linux would let the process write there, so Linux must not be asked.
 bool in_kernel_memory(std::uint64_t address) {
     const auto& arena = the_cell.arena;
     return the_cell.is_ring3() && address >= arena.begin().value &&
            address < arena.user_begin().value;
 }
 
-/// The signal that Linux raises for this exception, raised by Linux.
+/// Has Linux raise the signal that belongs to this exception.
 void raise(context& c, trap_frame& f) {
     arch::general_registers r = arch::registers_of(f);
     if (f.vector == arch::vector_debug && is_icebp(r.rip)) {
         r.rip = icebp_at(r.rip);
     } else if (f.vector == arch::vector_debug) {
-        // A trap, not a fault: the instruction must not be executed again.
+        // The exception is a trap, not a fault: the instruction must not be executed again.
         constexpr int trap_trace = 2;
         return force(c, r, cell::sig_trap, trap_trace, r.rip);
     }
@@ -115,16 +116,16 @@ void raise(context& c, trap_frame& f) {
         constexpr int access_error = 2;
         return force(c, r, cell::sig_segv, access_error, f.fault_address);
     }
-    // INT3 and INTO are reported behind the instruction (CC, or CD ib), which Linux must execute.
+    // INT3 and INTO are reported after the instruction (CC, or CD ib), which Linux must execute.
     if (f.vector == arch::vector_breakpoint)
         r.rip -= base::load<std::uint8_t>(r.rip - 1) == int3 ? 1 : 2;
     if (f.vector == arch::vector_overflow) r.rip -= 2;
-    // A signal may come first: then the guest executes the instruction again.
+    // If a signal comes first, the guest executes the instruction again.
     f.rip = r.rip;
     if (f.vector == arch::vector_breakpoint) return break_in_host(c, r);
     if (f.vector == arch::vector_page_fault) {
         c.pass_to_linux = true;
-        // Linux's own tables allow everything there. Undone when the thread lands.
+        // Linux's own tables allow everything there. Undone on landing.
         if (const auto why = the_cell.hooks.why_refused(f.fault_address); why.owned) {
             c.concealed = the_cell.hooks.conceal(f.fault_address & ~(page_size - 1));
             constexpr int not_mapped = 1;
@@ -171,15 +172,14 @@ void on_trap(context& c) {
                 case visibility::later:
                     break;
             }
-            // Until KVM has the slot, Linux executes what needs it, an instruction at a time.
+            // Until KVM has the slot, Linux executes what needs it, one instruction at a time.
             if (area.interrupted_kernel)
                 base::raw_syscall(__NR_sched_yield);
             else
                 step_in_host(c, arch::registers_of(frame));
             return;
         case arch::trap_request_raise:
-            // Comes back only if a signal is to be delivered first; the instruction then faults
-            // again.
+            // Returns only if a signal must be delivered first; the instruction then faults again.
             area.trap_message = arch::trap_answer_retry;
             raise(c, frame);
             return;
@@ -195,7 +195,7 @@ void on_refused(context& c) {
     if (!cell::application_registers(c, r)) {
         cell::die(&c, "kernel-side code touched memory that Linux refuses");
     }
-    // KVM has already stepped over HLT, which Linux must refuse at its own address.
+    // KVM has already moved past HLT, which Linux must refuse at its own address.
     if (c.cpu.run_page().exit_reason == KVM_EXIT_HLT &&
         base::load<std::uint8_t>(r.rip - 1) == hlt) {
         r.rip -= 1;

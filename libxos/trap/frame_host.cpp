@@ -1,4 +1,4 @@
-// Where Linux writes a signal frame, and whether it should.
+// Where Linux writes a signal frame, and whether it should be allowed to.
 #include "libxos/trap/hop.hpp"
 
 namespace xos::trap {
@@ -9,7 +9,7 @@ using cell::the_cell;
 
 namespace {
 
-/// Linux, arch/x86/kernel/signal.c, get_sigframe: the extended state, and below it the rest.
+/// As in Linux, arch/x86/kernel/signal.c, get_sigframe: the extended state, below it the rest.
 struct extent {
     std::uint64_t begin, end;
 };

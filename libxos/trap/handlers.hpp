@@ -1,7 +1,7 @@
-// Who handles what: the table that the dispatcher reads in the guest.
+// The table of fault handlers, which the dispatcher reads in the guest.
 //
-// Written rarely and under a lock in ordinary code, read by every vCPU without one: a sequence
-// counter tells a reader that it saw a half-written table (Linux,
+// It is written rarely, in ordinary code and under a lock; every vCPU reads it without one. A
+// sequence counter tells a reader that the table was half-written (Linux,
 // Documentation/locking/seqlock.rst).
 #pragma once
 
@@ -19,7 +19,7 @@ struct handler_entry {
     std::uint32_t flags = 0;
 
     static constexpr std::uint32_t general_only = 1;
-    /// Its range lies in a view, where no memory of Linux's can be missing.
+    /// The range lies in a view, where Linux's memory cannot be missing.
     static constexpr std::uint32_t on_view = 2;
 
     explicit operator bool() const { return handler != nullptr; }
@@ -39,11 +39,11 @@ inline constexpr unsigned max_ranges = 64, max_vector_handlers = 64;
 
 struct handler_table {
     unsigned range_count = 0, vector_count = 0;
-    std::uint32_t vectors_present = 0;          ///< bit v: somebody handles vector v
+    std::uint32_t vectors_present = 0;          ///< bit v: vector v has a handler
     range_entry ranges[max_ranges];             ///< sorted, disjoint
     vector_entry vectors[max_vector_handlers];  ///< newest last
 
-    /// A copy of the entry whose range holds `address`, or an empty one.
+    /// Returns a copy of the entry whose range holds `address`, or an empty one.
     [[gnu::always_inline]] handler_entry find_range(std::uint64_t address) const {
         for (;;) {
             const std::uint32_t before =
@@ -52,7 +52,7 @@ struct handler_table {
                 asm volatile("pause");
                 continue;
             }
-            // Most cells have one range, and it is the one.
+            // Most cells have a single range, which is the one looked for.
             handler_entry found;
             if (address - ranges[0].begin < ranges[0].end - ranges[0].begin) [[likely]] {
                 found = ranges[0].what;
@@ -70,7 +70,7 @@ struct handler_table {
 
     bool has_vector(unsigned v) const { return vectors_present >> v & 1; }
 
-    /// The newest handler of a vector older than `before`, or an empty entry.
+    /// Returns the newest handler of a vector older than `before`, or an empty entry.
     handler_entry find_vector(unsigned v, unsigned before) const {
         const auto& sequence = memory::the_locks.handlers_sequence;
         for (;;) {
@@ -109,13 +109,13 @@ int add_range(std::uint64_t begin, std::uint64_t end, const handler_entry& what,
 int add_vector(unsigned vector, const handler_entry& what, unsigned& id);
 void remove(unsigned id);
 
-/// Whether anybody handles page faults of memory that Linux manages.
+/// Whether any handler wants page faults of memory that Linux manages.
 inline bool any_page_fault_handler() {
     return the_handlers.range_count != 0 ||
            the_handlers.has_vector(static_cast<unsigned>(exception::page_fault));
 }
 
-/// Whether in-guest handlers want to hear of a refusal by Linux at this address.
+/// Whether in-guest handlers want to know of a refusal by Linux at this address.
 inline bool wants(std::uint64_t address) {
     return the_handlers.has_vector(static_cast<unsigned>(exception::page_fault)) ||
            static_cast<bool>(the_handlers.find_range(address));

@@ -12,7 +12,7 @@ using memory::the_locks;
 
 unsigned next_id = 1;
 
-/// Readers wait while it exists, so it holds the lock for a few stores only.
+/// While one exists, readers wait: it exists for a few stores only.
 class update {
   public:
     update() { the_locks.handlers_sequence.fetch_add(1, std::memory_order_acq_rel); }
@@ -21,8 +21,8 @@ class update {
     update& operator=(const update&) = delete;
 };
 
-/// Runs `f` in host mode, wherever the caller is. There no signal handler comes in between, which
-/// could fork, or take a page fault that waits until the table is whole again.
+/// Runs `f` in host mode, wherever the caller is. No signal handler can interrupt it there; one
+/// could fork, or take a page fault that waits until the table is complete again.
 template <class F>
 void in_host(F f) {
     const std::uint64_t gs = arch::read_gs_base();
@@ -79,7 +79,7 @@ void take_out(unsigned id) {
         for (unsigned k = i + 1; k < t.range_count; k++) t.ranges[k - 1] = t.ranges[k];
         t.range_count--;
         t.ranges[t.range_count] =
-            {};  // the dispatcher looks at the first without asking whether it is one
+            {};  // the dispatcher uses the first one without checking that it exists
         return;
     }
     for (unsigned i = 0; i < t.vector_count; i++) {

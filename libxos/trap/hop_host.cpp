@@ -1,4 +1,4 @@
-// Into the guest's state in host mode. landing_host.cpp has the way back.
+// Enters the guest's state in host mode; landing_host.cpp has the way back.
 #include <asm/resource.h>
 
 #include "libxos/base/bytes.hpp"
@@ -35,8 +35,8 @@ std::uint64_t block_signals(context& c) {
 }
 
 void apply_mask(context& c, std::uint64_t mask) {
-    // Looking for a signal and opening the mask must be one: between the two, a signal would be
-    // noted with the old mask, and the next one would come while it waits.
+    // Checking for a signal and opening the mask must be one step: a signal in between would be
+    // recorded with the old mask, and the next one would come while it waits.
     const std::uint64_t call[7] = {__NR_rt_sigprocmask, 2, reinterpret_cast<std::uint64_t>(&mask),
                                    0, 8};
     if (xos_forward(&c, call) == cell::taken_back) c.signal_mask = mask;
@@ -49,7 +49,7 @@ constexpr std::uint64_t faults =
     bit_of(cell::sig_segv) | bit_of(cell::sig_bus) | bit_of(cell::sig_fpe) | bit_of(cell::sig_ill);
 
 /// Gives the extended state the form that the kernel reads from a signal frame: struct
-/// _fpx_sw_bytes at offset 464, a second magic number behind the area
+/// _fpx_sw_bytes at offset 464, a second magic number after the area
 /// (arch/x86/include/uapi/asm/sigcontext.h).
 void make_frame_state(context& c) {
     const std::uint32_t size = the_cell.caps.xsave_size;
@@ -62,8 +62,8 @@ void make_frame_state(context& c) {
     *reinterpret_cast<volatile std::uint32_t*>(c.fpu.bytes + size) = arch::fpx_magic2;
 }
 
-/// Whether the application has asked for a fault's frame on its alternate stack. If not, a step may
-/// have one of ours instead.
+/// Whether the application has asked for faults' frames on its alternate stack. If not, a step may
+/// use one of libxos's instead.
 bool faults_on_alternate(const context& c) {
     std::uint64_t flags = 0;
     for (int signal : {cell::sig_segv, cell::sig_bus, cell::sig_fpe, cell::sig_ill})
@@ -72,20 +72,20 @@ bool faults_on_alternate(const context& c) {
 }
 
 /// The frame of the SIGTRAP that ends a step must not lie on the application's stack, which may be
-/// full, or end without a guard page. With the table locked exclusively.
+/// full or lack a guard page. The table is locked exclusively.
 void end_step_on_alternate(context& c) {
     kernel_sigaction ours = cell::trampoline_for(c.actions->of[cell::sig_trap]);
     ours.flags |= cell::sa::onstack;
     raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
 }
 
-/// ... but where the application wants it, when the signal is the application's.
+/// A SIGTRAP that is the application's goes where the application wants it.
 void deliver_trap_where_wanted(context& c) {
     const kernel_sigaction ours = cell::trampoline_for(c.actions->of[cell::sig_trap]);
     raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
 }
 
-/// With the extended state in c.fpu and FS as it shall be.
+/// Expects the extended state in c.fpu and the final value in FS.
 [[noreturn]] void launch(context& c, const arch::general_registers& r, std::uint64_t mask,
                          bool step) {
     c.hops++;
@@ -111,7 +111,7 @@ void deliver_trap_where_wanted(context& c) {
     xos_sigreturn(&u);
 }
 
-/// Takes a SIGTRAP that the application has blocked out of the step's way, until it has landed.
+/// Takes a SIGTRAP that the application has blocked out of the step's way, until the landing.
 void hold_blocked_trap(context& c) {
     if (!(c.signal_mask & bit_of(cell::sig_trap))) return;
     const std::uint64_t wanted = bit_of(cell::sig_trap), at_once[2] = {0, 0};
@@ -123,7 +123,7 @@ void hold_blocked_trap(context& c) {
 [[noreturn]] void hop(context& c, const arch::general_registers& r, std::uint64_t mask, bool step) {
     if (step) hold_blocked_trap(c);
     c.cpu.read_xsave(c.fpu);
-    // The instruction may use FS, which the application may have changed without a system call.
+    // The instruction may use FS, which the application can change without a system call.
     arch::write_fs_base(c.cpu.read_special().fs.base);
     launch(c, r, mask, step);
 }
@@ -199,9 +199,8 @@ void step_in_host(context& c, const arch::general_registers& r) {
     const std::uint64_t mask = block_signals(c);
     if (c.signals_pending) return;
     c.signal_mask = mask;
-    // In-guest handlers hear of a refusal only through a handler of the kernel's; but a process
-    // that is to end by the default action must end where the guest is, for the sake of its core
-    // dump.
+    // In-guest handlers hear of a refusal only through a handler in the kernel. But a process that
+    // the default action will end must end where the guest is, for its core dump.
     const bool handlers_first = !c.pass_to_linux && (any_page_fault_handler() || c.probed);
     lock_table(c, context::holding::exclusive);
     end_step_on_alternate(c);
@@ -254,7 +253,7 @@ void end_by(context& c, const cell::queued_signal& s) {
 void deliver(context& c, const arch::general_registers& r, const cell::queued_signal& s) {
     lock_table(c, context::holding::shared);
     if (c.actions->of[s.number].flags & cell::sa::resethand || s.number == cell::sig_trap) {
-        // Its handler runs once, whoever else has the same signal to deliver.
+        // The handler runs once, even if another thread has the same signal to deliver.
         unlock_table(c);
         lock_table(c, context::holding::exclusive);
     }
@@ -264,8 +263,8 @@ void deliver(context& c, const arch::general_registers& r, const cell::queued_si
                                     s.number, as_long(&s.info));
     if (queued < 0)
         cell::die(&c, "a signal could not be queued again", static_cast<unsigned>(-queued));
-    // When Linux cannot write the frame, it raises SIGSEGV, or ends the process if that has no
-    // handler or is blocked.
+    // If Linux cannot write the frame it raises SIGSEGV, or ends the process if SIGSEGV is blocked
+    // or has no handler.
     std::uint64_t open = bit_of(s.number);
     if (c.actions->of[cell::sig_segv].handler > 1) open |= bit_of(cell::sig_segv) & ~c.signal_mask;
     c.delivering = s.number;

@@ -1,4 +1,4 @@
-// Back from the hop: what Linux's answer means, and where the guest goes on.
+// The landing after a hop: interprets Linux's response and continues the guest.
 #include "libxos/arch/cpu.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/stubs.hpp"
@@ -17,7 +17,7 @@ using cell::the_cell;
 
 namespace {
 
-// si_code. Positive ones are the kernel's.
+// Values of si_code. Positive ones are the kernel's.
 constexpr int sent_by_kill = 0, trap_trace = 2, from_kernel = 0x80;
 
 bool is_fault(int signal) {
@@ -25,7 +25,7 @@ bool is_fault(int signal) {
            signal == cell::sig_ill;
 }
 
-/// The guest's state becomes that of the frame.
+/// Gives the guest the state of the frame.
 void take_back(context& c, const kernel_ucontext& u) {
     cell::resume_at(c, registers_of(u));
     set_extended_state(c, reinterpret_cast<const void*>(u.fpu_state));
@@ -37,7 +37,7 @@ void take_back(context& c, const kernel_ucontext& u) {
     cell::run_loop(c);
 }
 
-/// The in-guest handlers hear of it as of a page fault of the processor.
+/// Offers the fault to the in-guest handlers, as if it were a page fault of the processor.
 [[noreturn]] void offer_to_handlers(context& c, const kernel_ucontext& u) {
     const arch::guest_area& area = *c.area;
     const bool nested = u.rsp - area.trap_stack_base < area.trap_stack_size;
@@ -69,15 +69,15 @@ void take_back(context& c, const kernel_ucontext& u) {
     cell::run_loop(c);
 }
 
-/// With the table locked exclusively, if the handler is for once.
+/// Resets the action after one use if it asked for that. The table is locked exclusively then.
 void reset_if_once(context& c, int signal) {
     if (!(c.actions->of[signal].flags & cell::sa::resethand)) return;
     c.actions->of[signal].handler = 0;
     if (signal != cell::sig_trap) set_default_action(signal);
 }
 
-/// Somebody has sent a signal that the hop left open for what the processor may raise. It is an
-/// ordinary one, which the application may have blocked, and the step has not been made.
+/// Somebody has sent a signal that the hop left unblocked for the processor's faults. It is an
+/// ordinary signal, which the application may have blocked, and the step has not been made.
 [[noreturn]] void postpone(context& c, int signal, const kernel_siginfo& info,
                            const kernel_ucontext& u) {
     take_back(c, u);
@@ -91,8 +91,8 @@ void reset_if_once(context& c, int signal) {
     cell::run_loop(c);
 }
 
-/// A uprobe that executes the instruction out of line sends SIGTRAP as by kill() when it finds the
-/// trap flag set (Linux, arch/x86/kernel/uprobes.c, arch_uprobe_post_xol).
+/// A uprobe that executes the instruction out of line sends SIGTRAP as kill() does when it finds
+/// the trap flag set (Linux, arch/x86/kernel/uprobes.c, arch_uprobe_post_xol).
 bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucontext& u,
                        std::uint64_t probed) {
     return probed && u.rip != probed && signal == cell::sig_trap && info.code == sent_by_kill &&
@@ -100,7 +100,7 @@ bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucon
                static_cast<std::uint32_t>(base::raw_syscall(__NR_getpid));
 }
 
-/// The application's own breakpoint: the frame of the step is not where it wants one.
+/// Delivers the application's own breakpoint: it wants the frame elsewhere than the step's.
 [[noreturn]] void deliver_trap(context& c, const kernel_siginfo& info, const kernel_ucontext& u) {
     const cell::queued_signal trap{cell::sig_trap, info};
     take_back(c, u);
@@ -118,10 +118,10 @@ bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucon
     if (c.held.number) queue_for_linux(c, c.held);
     c.held.number = 0;
     if (!finished && info->code <= 0) postpone(c, signal, *info, u);
-    // It succeeded: a stack grew, or a page came back meanwhile.
+    // The instruction succeeded: a stack grew, or a page came back meanwhile.
     if (finished) go_on(c, u);
-    // Linux has emulated the instruction under a probe, and it is the next one that faults: whether
-    // it should, the guest's tables know.
+    // Linux has emulated the instruction under a probe, and the next one faults. The guest's tables
+    // know whether it should.
     if (probed && u.rip != probed && is_fault(signal)) go_on(c, u);
     if (signal == cell::sig_trap) deliver_trap(c, *info, u);
     const bool refused = signal == cell::sig_segv || signal == cell::sig_bus;
@@ -182,7 +182,7 @@ void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& 
 
 extern "C" {
 
-/// On the loop stack, every signal blocked: the kernel's answer to a hop.
+/// Receives the kernel's response to a hop, on the loop stack, every signal blocked.
 [[noreturn]] void xos_landed(int signal, xos::cell::kernel_siginfo* info,
                              xos::cell::kernel_ucontext* u, xos::cell::context* c) {
     using namespace xos;
@@ -200,7 +200,7 @@ extern "C" {
     if (c->native) cell::the_cell.hooks.landed_natively(*c, signal, info, *u);
     if (stepped) trap::landed_from_step(*c, signal, info, *u, probed);
     // Linux took the signal but could not write its frame. A SIGSEGV that somebody has sent comes
-    // first, and the other one is still Linux's.
+    // first; the other signal is then still Linux's.
     if (signal != delivering && info->code == trap::from_kernel)
         trap::reset_if_once(*c, delivering);
     trap::run_handler(*c, signal, info, *u);

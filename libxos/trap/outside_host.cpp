@@ -1,5 +1,5 @@
 // Signals of threads outside the cell: the trampoline calls the application's handler at once, as
-// Linux would have.
+// Linux would have done.
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 
@@ -16,7 +16,7 @@ extern "C" void xos_signal_outside(int signal, xos::cell::kernel_siginfo* info,
     const cell::kernel_sigaction action = the_cell.actions.of[signal];
     if (action.handler == 1) return;
     if (action.handler == 0) {
-        // SIGTRAP, whose kernel handler is always ours: its default action, now.
+        // The handler of SIGTRAP in the kernel is always libxos's: its default action is set now.
         set_default();
         raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), raw_syscall(__NR_gettid),
                     signal, as_long(info));

@@ -49,7 +49,7 @@ void on_signals(context& c) {
     forget_waiting(c);
     cell::clear_poll(c);
     deliver(c, r, s);
-    // The action has changed meanwhile, and the call that gave way is made after all.
+    // The action has changed meanwhile: the call that gave way is made after all.
     if (c.where == cell::position::taken_back) cell::resume_at(c, r);
     leave_to_default(c, s);
     set_mask(c.signal_mask);
@@ -59,16 +59,15 @@ void leave_to_default(context& c, const cell::queued_signal& s) {
     auto& lock = c.actions->lock;
     lock.lock();
     const std::uint64_t handler = c.actions->of[s.number].handler;
-    // The kernel's may be ours: SIGTRAP, and faults that handlers want.
+    // The kernel's handler may be libxos's: for SIGTRAP, and for faults that handlers want.
     if (handler == 0) set_default_action(s.number);
-    // One that has a handler again is an ordinary signal.
+    // A signal that has a handler again is an ordinary one.
     if (handler != 1) queue_for_linux(c, s);
     lock.unlock();
 }
 
 void on_leaving(context& c) {
-    // All signals are blocked; GS says "outside" again, so that Linux delivers to the handler
-    // directly.
+    // All signals are blocked, and GS says "outside" again: Linux delivers to the handler directly.
     if (c.signals_pending) {
         queue_for_linux(c, c.waiting);
         forget_waiting(c);
@@ -82,8 +81,8 @@ void on_leaving(context& c) {
 
 extern "C" {
 
-/// In the trampoline, on the loop stack, every signal blocked. Only notes what happened: the run
-/// loop delivers. Until then the kernel keeps everything else: the mask stays full after the
+/// Runs in the trampoline, on the loop stack, every signal blocked. It only records the signal; the
+/// run loop delivers it. Until then the kernel keeps all others: the mask stays full after the
 /// return.
 void xos_record_signal(int signal, const xos::cell::kernel_siginfo* info,
                        xos::cell::kernel_ucontext* u, xos::cell::context* c) {
