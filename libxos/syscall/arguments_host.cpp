@@ -16,13 +16,13 @@ using cell::the_cell;
 
 namespace {
 
-/// An address at which nobody has memory.
+/// An address where nothing is ever mapped.
 constexpr std::uint64_t nowhere = 256;
 
-/// Whether an argument is a descriptor of libxos's, of which the application knows nothing.
+/// Whether an argument is a descriptor of libxos's, which the application does not know of.
 bool names_own_descriptor(const entry& call, const std::uint64_t* arguments, unsigned i) {
     if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return false;
-    // Linux does not look at the directory of an absolute path.
+    // Linux ignores the directory descriptor of an absolute path.
     char first = 0;
     return call.arguments[i] != argument::dirfd || !copy_in(&first, arguments[i + 1], 1) ||
            first != '/';
@@ -62,8 +62,8 @@ class named_memory {
     named_memory& operator=(const named_memory&) = delete;
 
   private:
-    /// How many arrays and buffers there are in one call at most: Linux gets no further than the
-    /// first bad page of each.
+    /// The most arrays and buffers in one call: Linux gets no further than the first bad page of
+    /// each.
     static constexpr unsigned most = 8;
     static constexpr std::uint64_t most_elements = 1024;  // UIO_MAXIOV
 
@@ -77,7 +77,7 @@ class named_memory {
             case argv:
                 return check(at, 1, false);
             case futex:
-                // Of a futex between processes Linux wants to know the page.
+                // For a futex between processes Linux reads the page.
                 return check(at, 1, !(arguments_[i + 1] & FUTEX_PRIVATE_FLAG));
             case out_struct:
             case inout_struct:
@@ -107,7 +107,7 @@ class named_memory {
         }
     }
 
-    /// The `size` that belongs to a buffer: behind it, else before it.
+    /// The `size` argument of a buffer: the one after it, else the one before it.
     std::uint64_t size_of(unsigned i) const {
         if (i + 1 < call_.argument_count && call_.arguments[i + 1] == argument::size)
             return arguments_[i + 1];
@@ -164,9 +164,9 @@ class named_memory {
     unsigned count_ = 0;
 };
 
-/// A file by which the program looks at its memory as Linux sees it.
+/// Whether the program opens a file that shows its memory as Linux sees it.
 bool is_memory_of_process(std::uint64_t path) {
-    // Linux has just read it.
+    // Linux has just read the path.
     const char* text = reinterpret_cast<const char*>(path);
     const std::size_t n = base::length(text);
     constexpr char name[] = "/mem";
@@ -174,7 +174,7 @@ bool is_memory_of_process(std::uint64_t path) {
     return n > length && base::same(text + n - length, name) && !base::same(text, "/dev/mem");
 }
 
-/// A call that libxos does not know may leave something behind with Linux.
+/// A call that libxos does not know may leave Linux using this memory.
 void entrust_arguments(const std::uint64_t* arguments) {
     for (unsigned i = 0; i < 6; i++) {
         if (is_guarded(arguments[i])) the_cell.hooks.entrust(arguments[i]);
@@ -209,7 +209,7 @@ void entrust_arguments(const std::uint64_t* arguments) {
 }  // namespace
 
 long forward_call(context& c, const std::uint64_t* call) {
-    const auto number = static_cast<std::uint32_t>(call[0]);  // as Linux looks at it
+    const auto number = static_cast<std::uint32_t>(call[0]);  // as Linux interprets it
     const looked_at what = number < table_size ? arguments_to_look_at[number] : looked_at{};
     return what.any() ? look_and_forward(c, call, what) : xos_forward(&c, call);
 }

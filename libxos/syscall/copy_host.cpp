@@ -1,4 +1,4 @@
-// The application's memory, with Linux's answer to a bad pointer.
+// Copies the application's memory and answers a bad pointer as Linux does.
 #include <linux/fcntl.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -12,10 +12,10 @@ using cell::io_vector;
 
 namespace {
 
-/// Where process_vm_readv is refused, such as by a container's seccomp filter: Linux takes the
-/// bytes from one side into a pipe, and gives them to the other.
+/// Used where process_vm_readv is refused, for example by a container's seccomp filter: Linux
+/// copies the bytes from one side into a pipe, and from there to the other side.
 bool copy_by_pipe(std::uint64_t to, std::uint64_t from, std::size_t n) {
-    constexpr std::size_t most = 4096;  // what every pipe has room for
+    constexpr std::size_t most = 4096;  // every pipe has room for this
     int ends[2];
     if (raw_syscall(__NR_pipe2, as_long(ends), O_CLOEXEC | O_NONBLOCK) != 0) return false;
     bool done = true;
@@ -30,14 +30,14 @@ bool copy_by_pipe(std::uint64_t to, std::uint64_t from, std::size_t n) {
     return done;
 }
 
-/// @return as process_vm_readv
+/// @return like process_vm_readv
 long copy(long direction, std::uint64_t own, std::uint64_t theirs, std::size_t n) {
     const io_vector local{own, n}, remote{theirs, n};
     return raw_syscall(direction, raw_syscall(__NR_getpid), as_long(&local), 1, as_long(&remote), 1,
                        0);
 }
 
-/// Linux refuses a process its own memory for no reason but a bad address.
+/// Linux refuses a process its own memory only because of a bad address.
 bool is_denied(long result) {
     return base::is_error(result) && result != error_fault;
 }

@@ -1,6 +1,6 @@
-// The application's descriptors and libxos's are in one table: its calls pass ours by. A call that
-// names one of them fails in forward(); those that would close it are on this list so that the
-// kernel module, which does not look, leaves them to user space.
+// The application's descriptors and libxos's are in one table; the application's calls skip
+// libxos's. A call that names one of them fails in forward(). Calls that would close one are on
+// this list because the kernel module does not check: it leaves them to user space.
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
@@ -34,7 +34,7 @@ long close_range(context& c, const std::uint64_t* a) {
         if (long r = base::raw_syscall(__NR_unshare, clone_files)) return r;
     }
     const std::uint64_t flags = a[2] & ~unshare;
-    std::uint64_t at = first;  // around each of ours
+    std::uint64_t at = first;  // the ranges between libxos's own
     for (unsigned own = the_cell.descriptors.next(at);
          own <= last && own < kvm::descriptor_set::limit; own = the_cell.descriptors.next(at)) {
         if (own > at) {
@@ -56,7 +56,7 @@ struct listed {
 };
 constexpr std::size_t name_in_getdents64 = 19, name_in_getdents = 18;
 
-/// Whether `fd` is the list of this process's own descriptors.
+/// Whether `fd` is open on the list of this process's own descriptors.
 bool lists_own_descriptors(std::uint64_t fd) {
     constexpr long proc_magic = 0x9fa0;
     long status[32];
@@ -76,7 +76,7 @@ bool lists_own_descriptors(std::uint64_t fd) {
     own.dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid))) << "/";
     const char* rest = base::after(target, own.terminated());
     if (!rest) return false;
-    // Or those of "task/TID".
+    // The path may also be "task/TID".
     const char* last = base::basename(rest);
     return base::same(last, "fd") || base::same(last, "fdinfo");
 }
@@ -87,7 +87,8 @@ bool names_own(const char* name) {
            the_cell.descriptors.owns(static_cast<std::uint64_t>(number));
 }
 
-/// Takes libxos's own out of `n` bytes of entries; how many are left, or an error.
+/// Removes libxos's own descriptors from `n` bytes of entries; returns how many bytes are left, or
+/// an error.
 long without_own(std::uint64_t entries, std::size_t n, std::size_t name_offset) {
     std::size_t kept = 0;
     for (std::size_t at = 0; at < n;) {
@@ -112,7 +113,7 @@ long list(context& c, std::uint64_t number, const std::uint64_t* a, std::size_t 
         const long n = forward(c, number, a);
         if (n <= 0 || !lists_own_descriptors(a[0])) return n;
         const long left = without_own(a[1], static_cast<std::size_t>(n), name_offset);
-        // Nothing left is not the end of the directory.
+        // An empty rest is not the end of the directory.
         if (left != 0) return left;
     }
 }

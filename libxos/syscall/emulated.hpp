@@ -1,8 +1,8 @@
 // System calls that libxos carries out itself, because they touch what it owns.
 //
-// Each runs in host mode on the loop stack and returns what the application should see in RAX. One
-// that sends the guest elsewhere (rt_sigreturn, a fork's child) has called resume_at(); its value
-// is not used.
+// Each runs in host mode on the loop stack and returns what the application should see in RAX. A
+// call that sends the guest elsewhere (rt_sigreturn, a fork's child) has called resume_at(), and
+// its return value is not used.
 #pragma once
 
 #include "libxos/cell/cell.hpp"
@@ -23,9 +23,9 @@ void list_forwarded(std::uint64_t* bits);
 
 // refused_host.cpp
 long refused(cell::context& c, const std::uint64_t* a);
-/// Tells, once for each number, that `call` fails and why.
+/// Reports, once for each number, that `call` fails and why.
 void report_refusal(unsigned number, const char* call, const char* why);
-/// Tells, once, that there is no vCPU for another thread.
+/// Reports, once, that there is no vCPU for another thread.
 void report_thread_refusal(base::outcome failure);
 // signal_calls_host.cpp
 long rt_sigaction(cell::context& c, const std::uint64_t* a);
@@ -34,8 +34,8 @@ long sigaltstack(cell::context& c, const std::uint64_t* a);
 long kill(cell::context& c, const std::uint64_t* a);
 long tkill(cell::context& c, const std::uint64_t* a);
 long tgkill(cell::context& c, const std::uint64_t* a);
-/// Whether that is a signal's default action, as far as libxos leaves it to Linux: SIGTRAP is its
-/// own.
+/// Whether the signal's default action dumps core. False for SIGTRAP, which libxos does not leave
+/// to Linux.
 bool dumps_core(std::uint64_t signal);
 // process_calls_host.cpp
 long fork(cell::context& c, const std::uint64_t* a);
@@ -49,7 +49,7 @@ long rseq(cell::context& c, const std::uint64_t* a);
 // exec_calls_host.cpp
 long execve(cell::context& c, const std::uint64_t* a);
 long execveat(cell::context& c, const std::uint64_t* a);
-/// Whether there is something to execute, so that an exec may well not return.
+/// Whether there is a file to execute, so that an exec may well not return.
 bool exec_is_likely(std::uint64_t number, const std::uint64_t* a);
 // tracer_host.cpp
 /// Whether a process that is in a cell itself traces this thread.
@@ -103,34 +103,35 @@ long probe_return(cell::context& c, const std::uint64_t* a);
 long perf_event_open(cell::context& c, const std::uint64_t* a);
 
 // native_child_host.cpp: a forked child before it has a VM.
-/// Comes back only if Linux lacks what it needs. FS is the application's.
+/// Returns only if Linux lacks something that it needs. FS is the application's.
 void start_natively(cell::context& c);
 void landed_natively(cell::context& c, int signal, cell::kernel_siginfo* info,
                      cell::kernel_ucontext& frame);
-/// The kernel's entry for SIGSYS: ours, by which Linux tells of calls; or as the application wants
-/// it.
+/// Sets the kernel's action for SIGSYS: libxos's own, by which Linux reports calls, or the
+/// application's.
 void take_sys_action();
 void restore_sys_action(const cell::context& c);
 // process_calls_host.cpp
 std::uint64_t guest_fs(cell::context& c);
-/// For a call that the application does not simply return from: stops signals, `mask` being the one
-/// before, and notes the application behind its call in c.saved and c.fpu. False: a signal waits,
-/// and the call is taken back.
+/// For a call that does not simply return to the application: blocks signals, stores the mask
+/// before that in `mask`, and records the application's state after its call in c.saved and c.fpu.
+/// False: a signal waits, and the call is taken back.
 bool hold_application(cell::context& c, std::uint64_t& mask);
-/// After a fork, in the child.
+/// Called in the child after a fork.
 void make_machine_of_child(cell::context& c);
 
-/// Made by this thread for the application, after libxos has changed an argument.
+/// Makes a call of the application on this thread, after libxos has changed an argument.
 long forward(cell::context& c, std::uint64_t number, const std::uint64_t* a);
 
 // copy_host.cpp
-/// The application's memory, with Linux's answer to a bad pointer: false is -EFAULT.
+/// Copies the application's memory. False on a bad pointer, for which Linux answers -EFAULT.
 bool copy_in(void* to, std::uint64_t from, std::size_t n);
 bool copy_out(std::uint64_t to, const void* from, std::size_t n);
-/// A string with its end, which must be within `size` bytes. Returns its length, or -1.
+/// Copies a string with its terminator, which must be within `size` bytes. Returns its length, or
+/// -1.
 long copy_in_string(char* to, std::uint64_t from, std::size_t size);
 
-/// Whether an absolute path is /proc/self/exe by one of its names, and Linux would lead elsewhere.
+/// Whether an absolute path names /proc/self/exe, and Linux would resolve it to another program.
 bool names_own_program(const char* path);
 
 /// Newer than the headers of Debian 12.

@@ -1,8 +1,8 @@
 // execve: the next program gets into a cell as this one did, or runs natively, as the policy says.
 //
-// Whether Linux would execute the file at all is left to Linux: only what certainly can be executed
-// is executed in another way than the application asked for, and when that fails, the application's
-// own call is made.
+// Linux decides whether the file is executed at all. Only a file that certainly can be executed is
+// executed differently than the application asked, and if that fails, the application's own call is
+// made.
 #include <linux/fcntl.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -41,7 +41,7 @@ long execute_loader(context& c, const launch_plan& plan, const exec_vectors& vec
                                        vectors.arguments(), vectors.environment()};
         return forward(c, __NR_execve, call);
     }
-    // The loader sees by its own name how this Linux names such a process.
+    // The loader learns from its own name how this Linux names such a process.
     const long fd = raw_syscall(__NR_open, as_long(plan.executed), O_PATH | O_CLOEXEC);
     if (is_error(fd)) return fd;
     const std::uint64_t call[6] = {static_cast<std::uint64_t>(fd),
@@ -110,8 +110,8 @@ long execute(context& c, const request& r) {
 }
 
 long replace_program(context& c, const request& r) {
-    // Ours becomes the default over exec, as every handler does; an ignored SIGTRAP must stay
-    // ignored.
+    // libxos's SIGTRAP handler becomes the default action on exec, like every handler; an ignored
+    // SIGTRAP must stay ignored.
     const cell::kernel_sigaction& trap_action = c.actions->of[cell::sig_trap];
     if (trap_action.handler == 1) {
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);

@@ -1,5 +1,5 @@
-// The arguments and the environment that a successor gets instead of what the application gave, in
-// memory of the thread's own: the child of a vfork shares the application's with its parent.
+// The arguments and the environment that the next program gets instead of the application's. They
+// lie in memory of the thread's own: the child of a vfork shares the application's with its parent.
 #pragma once
 
 #include "libxos/cell/cell.hpp"
@@ -7,7 +7,7 @@
 
 namespace xos::syscall {
 
-/// Bytes for vectors and strings that last until the exec.
+/// Memory for vectors and strings that last until the exec.
 class exec_scratch {
   public:
     bool take(cell::context& c, std::size_t bytes);
@@ -18,7 +18,7 @@ class exec_scratch {
     }
     char* bytes() const { return reinterpret_cast<char*>(next_); }
     void use(std::size_t n) { next_ += n; }
-    /// A string there.
+    /// Copies a string there and returns its address.
     std::uint64_t string(const char* text);
 
   private:
@@ -32,12 +32,12 @@ class exec_vectors {
     exec_vectors(const exec_vectors&) = delete;
     exec_vectors& operator=(const exec_vectors&) = delete;
 
-    /// False: the application's own call is the best that can be done.
+    /// False: the application's own call should be made unchanged.
     bool make(cell::context& c, const program::launch_plan& plan, const program::program_file& file,
               const program::start_request& asked, std::uint64_t arguments,
               std::uint64_t environment);
 
-    /// Null: the application's.
+    /// Null: use the application's.
     std::uint64_t arguments() const { return reinterpret_cast<std::uint64_t>(arguments_); }
     std::uint64_t environment() const { return reinterpret_cast<std::uint64_t>(environment_); }
 
@@ -51,10 +51,10 @@ class exec_vectors {
 
     exec_scratch scratch_;
     std::uint64_t *arguments_ = nullptr, *environment_ = nullptr;
-    std::size_t reserved_ = 0;   ///< variables of the application's that begin with XOS_
-    std::uint64_t preload_ = 0;  ///< the application's LD_PRELOAD=...; then the successor's
+    std::size_t reserved_ = 0;   ///< the application's variables that begin with XOS_
+    std::uint64_t preload_ = 0;  ///< the application's LD_PRELOAD=..., later the next program's
     bool preloads_own_only_ = false;
-    int inherited_ = -1;  ///< for the loader, which closes it
+    int inherited_ = -1;  ///< a descriptor for the loader, which closes it
 };
 
 }  // namespace xos::syscall

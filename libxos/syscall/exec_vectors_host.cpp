@@ -18,11 +18,11 @@ using program::program_file;
 
 namespace {
 
-constexpr std::size_t most_words = std::size_t{1} << 20;  // eight times what Linux lets through
+constexpr std::size_t most_words = std::size_t{1} << 20;  // eight times what Linux allows
 constexpr std::size_t string_room = (std::size_t{128} << 10) + 3 * program_file::path_size;
 constexpr unsigned most_kept = program::policy::most_variables;
 
-/// The entries of a list that a null pointer ends. False: Linux will say what is wrong with it.
+/// Counts the entries of a null-terminated list. False: Linux will say what is wrong with it.
 bool count_words(std::uint64_t list, std::size_t& n) {
     n = 0;
     if (!list) return true;
@@ -30,7 +30,7 @@ bool count_words(std::uint64_t list, std::size_t& n) {
     while (n < most_words) {
         const std::uint64_t at = list + n * sizeof *piece;
         const std::size_t in_page = (page_size - at % page_size) / sizeof *piece;
-        // The list may end with its page, and be misaligned.
+        // The list may end with its page, and may be misaligned.
         const std::size_t some = in_page == 0 ? 1 : in_page < 64 ? in_page : 64;
         if (!copy_in(piece, at, some * sizeof *piece)) return false;
         for (std::size_t i = 0; i < some; i++, n++) {
@@ -44,14 +44,14 @@ bool copy_words(std::uint64_t* to, std::uint64_t list, std::size_t n) {
     return n == 0 || copy_in(to, list, n * sizeof *to);
 }
 
-/// The beginnings of the application's variables, which lie close together: read by pages.
+/// Reads the beginnings of the application's variables, which lie close together, page by page.
 class variable_heads {
   public:
-    /// @param page  room for one
+    /// @param page  room for one page
     explicit variable_heads(char* page) : page_(page) {}
 
-    /// At least as much of a string as tells whether libxos has to do with it; or null if it cannot
-    /// be read. Good until the next.
+    /// Returns enough of a string to tell whether it concerns libxos, or null if it cannot be read.
+    /// Valid until the next call.
     const char* read(std::uint64_t string) {
         const std::uint64_t inside = string % page_size, rest = page_size - inside;
         if (string - inside != address_) {
@@ -70,7 +70,7 @@ class variable_heads {
     static constexpr unsigned size = 12;
 
     char* page_;
-    std::uint64_t address_ = 1;  ///< of what is in it
+    std::uint64_t address_ = 1;  ///< of the page in `page_`
     char head_[size + 1] = {};
 };
 
@@ -128,7 +128,7 @@ bool exec_vectors::make(context& c, const program::launch_plan& plan, const prog
 }
 
 bool exec_vectors::make_environment(std::uint64_t list, std::size_t count, bool with_library) {
-    // The application's go behind the room for those that libxos has kept.
+    // The application's variables follow the room for those that libxos has kept.
     std::uint64_t* const given = environment_ + most_kept + 3;
     if (!copy_words(given, list, count)) return false;
     std::size_t others = 0;
@@ -151,11 +151,11 @@ bool exec_vectors::make_environment(std::uint64_t list, std::size_t count, bool 
         }
     }
     given[others] = 0;
-    // Back to front: what is in front of the application's own variables.
+    // Fills the room before the application's own variables, back to front.
     std::uint64_t* first = given;
     if (!add_preload(with_library)) return false;
     if (preload_ && !place) place = --first;
-    // Empty, where only libxos's own was in it.
+    // Empty if only libxos's own libraries were in it.
     if (place) *place = preload_ ? preload_ : scratch_.string(program::preload_variable);
     for (std::size_t i = reserved_; i-- > 0;) *--first = reserved[i];
     std::size_t hidden = reserved_ + (place && preloads_own_only_);
@@ -168,7 +168,7 @@ bool exec_vectors::make_environment(std::uint64_t list, std::size_t count, bool 
     return true;
 }
 
-/// The variables that libxos has kept, except those that the application has set itself.
+/// Adds the variables that libxos has kept, except those that the application has set itself.
 bool exec_vectors::add_kept(std::uint64_t*& first, const std::uint64_t* reserved,
                             std::size_t& hidden) {
     const auto& policy = the_cell.exec;
@@ -188,12 +188,12 @@ bool exec_vectors::add_kept(std::uint64_t*& first, const std::uint64_t* reserved
     return true;
 }
 
-/// LD_PRELOAD of the successor in preload_; zero if it needs none.
+/// Leaves the next program's LD_PRELOAD in preload_; zero if it needs none.
 bool exec_vectors::add_preload(bool with_library) {
     const auto& policy = the_cell.exec;
     constexpr std::size_t name = sizeof program::preload_variable - 1;
     char* const whole = scratch_.bytes();
-    // What the application wants is read into the far end, and joined to the front.
+    // The application's value is read into the far end, then joined to libxos's at the front.
     constexpr std::size_t longest = std::size_t{64} << 10;
     char* const theirs = whole + longest;
     const char* others = "";
@@ -210,11 +210,11 @@ bool exec_vectors::add_preload(bool with_library) {
     return true;
 }
 
-/// What was looked at is what the loader executes.
+/// Hands over the descriptor, so that the loader executes the file that was inspected.
 bool exec_vectors::inherit(const program_file& file, const program::start_request& asked) {
     if (file.scripts) {
         // The interpreter opens the script by this name. If the descriptor is closed by then, Linux
-        // says so before.
+        // reports that first.
         return asked.is_by_path() ||
                !(raw_syscall(__NR_fcntl, asked.directory, F_GETFD) & FD_CLOEXEC);
     }
@@ -223,7 +223,7 @@ bool exec_vectors::inherit(const program_file& file, const program::start_reques
     return inherited_ >= 0;
 }
 
-/// xos-loader's own, and then the application's.
+/// Writes xos-loader's own arguments, then the application's.
 bool exec_vectors::make_arguments(const program_file& file, const program::start_request& asked,
                                   std::uint64_t list, std::size_t count) {
     if (!inherit(file, asked)) return false;
@@ -234,7 +234,7 @@ bool exec_vectors::make_arguments(const program_file& file, const program::start
     for (unsigned i = 0; i < own.count; i++) *to++ = reinterpret_cast<std::uint64_t>(own.list[i]);
     if (!copy_words(to, list, count)) return false;
     to += count;
-    // As Linux has it since 5.18.
+    // Linux does so since 5.18.
     if (!count) *to++ = scratch_.string("");
     *to = 0;
     return true;

@@ -1,5 +1,5 @@
-// A signal has interrupted a call that the kernel module was making: what Linux does then at its
-// own system-call exit (arch/x86/kernel/signal.c, arch_do_signal_or_restart), done here.
+// A signal has interrupted a call that the kernel module was making. This does what Linux does at
+// its own system-call exit (arch/x86/kernel/signal.c, arch_do_signal_or_restart).
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/stubs.hpp"
 #include "libxos/syscall/emulated.hpp"
@@ -31,7 +31,8 @@ bool made_again(context& c, long& code) {
         code = error_intr;
         return false;
     }
-    // No handler: the process was stopped for a while, or the kernel had work for the thread.
+    // There is no handler: the process was stopped for a while, or the kernel had work for the
+    // thread.
     if (code != -XOS_RESTART_BLOCK) return true;
     constexpr std::uint64_t rest[7] = {__NR_restart_syscall};
     code = xos_forward(&c, rest);
@@ -61,7 +62,7 @@ void on_interrupted(context& c) {
                         (area.result & XOS_VECTOR_INTERRUPTED);
     auto code = static_cast<long>(area.result);
     if (!vector && !is_restart(code)) return;
-    // The kernel hides these codes; but the application can write what it wants there.
+    // The kernel never returns these codes, but the application can write what it wants there.
     const auto& stub = the_cell.is_ring3() ? cell::ring3_stub() : cell::flat_stub();
     if (c.cpu.read_registers().rip != stub.done) return;
     c.where = position::system_call;

@@ -1,5 +1,5 @@
-// Resource limits are Linux's. Of the number of descriptors libxos has some. And where memory is
-// limited, Linux has to know what the program has.
+// Resource limits are Linux's, with two exceptions. libxos uses some of the descriptors; and where
+// memory is limited, Linux must know what the program has.
 #include <asm/resource.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -17,7 +17,7 @@ long change(std::uint64_t wanted_at, std::uint64_t old_at) {
     resource_limit wanted, old;
     if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
     {
-        // Whoever makes descriptors has the limit raised, under this lock.
+        // Threads that make descriptors have the limit raised while they hold this lock.
         memory::held guard(memory::the_locks.contexts);
         if (long r = the_cell.descriptor_limit.change(wanted_at ? &wanted : nullptr, &old))
             return r;
@@ -25,7 +25,7 @@ long change(std::uint64_t wanted_at, std::uint64_t old_at) {
     return old_at && !copy_out(old_at, &old, sizeof old) ? error_fault : 0;
 }
 
-/// A child that borrows this memory has limits of its own, and needs no descriptor of libxos's.
+/// A child that borrows this memory has limits of its own and needs no descriptor of libxos's.
 bool is_ours(context& c, std::uint64_t resource) {
     if (static_cast<std::uint32_t>(resource) != RLIMIT_NOFILE) return false;
     if (!c.shares_memory_only) return true;
@@ -33,7 +33,7 @@ bool is_ours(context& c, std::uint64_t resource) {
     return false;
 }
 
-/// The arena is one mapping for Linux, most of it in reserve.
+/// Linux sees the arena as one mapping, most of which is a reserve.
 void make_memory_count(const context& c, std::uint64_t resource, std::uint64_t wanted_at) {
     const auto which = static_cast<std::uint32_t>(resource);
     if (!wanted_at || c.shares_memory_only || (which != RLIMIT_AS && which != RLIMIT_DATA)) return;

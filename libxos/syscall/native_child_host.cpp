@@ -1,10 +1,10 @@
-// A forked child runs natively until it has shown that it stays: most children exec at once, and a
-// VM for them would cost more than all that they do.
+// A forked child runs natively until it has lived for a while: most children exec at once, and a VM
+// would cost more than everything they do.
 //
-// The child continues by a hop, and Linux's syscall user dispatch (Linux 5.11) brings every system
-// call it makes back here as a SIGSYS. Its calls are carried out as ever, on the loop stack. It
-// gets its VM when it makes a call that needs one, gets a signal that it handles, has made many
-// calls, or has lived a millisecond.
+// The child continues by a hop, and Linux's syscall user dispatch (Linux 5.11) brings each of its
+// system calls back here as a SIGSYS. The calls are carried out on the loop stack as usual. The
+// child gets its VM when it makes a call that needs one, gets a signal that it handles, has made
+// many calls, or has lived a millisecond.
 #include <linux/prctl.h>
 #include <linux/ptrace.h>
 
@@ -37,10 +37,10 @@ namespace {
 constexpr unsigned most_calls = 64;
 constexpr std::uint64_t longest_nanoseconds = 1'000'000;
 
-// <linux/prctl.h> has them since Linux 5.11.
+// <linux/prctl.h> defines them since Linux 5.11.
 constexpr long set_syscall_user_dispatch = 59, dispatch_off = 0, dispatch_on = 1;
 
-/// Calls that are carried out without a vCPU.
+/// Whether a call can be carried out without a vCPU.
 bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
     if (number >= table_size || xos_local_calls[number]) return false;
     switch (number) {
@@ -91,8 +91,8 @@ bool stays_native(context& c, const kernel_ucontext& u) {
            monotonic_nanoseconds() < c.native_until;
 }
 
-/// Whether the child can go on natively behind the call. If not, a signal is waiting, and `u` is
-/// where the guest has to go on.
+/// Whether the child can continue natively after the call. If not, a signal is waiting, and `u` is
+/// where the guest must continue.
 bool make_call(context& c, kernel_ucontext& u) {
     arch::guest_area& area = *c.kernel_area;
     area.number = u.rax;
@@ -109,7 +109,7 @@ bool make_call(context& c, kernel_ucontext& u) {
     return !c.signals_pending && c.where != position::taken_back;
 }
 
-/// A page fault may have been the guest's tables' business: there it is tried again.
+/// The guest's tables may explain a page fault: the access is tried again in the guest.
 bool is_page_fault(int signal, const kernel_siginfo& info) {
     return (signal == cell::sig_segv || signal == cell::sig_bus) && info.code > 0;
 }
@@ -143,12 +143,12 @@ void start_natively(context& c) {
 void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
     constexpr int user_dispatch = 2;
     const bool is_call = signal == cell::sig_sys && info->code == user_dispatch;
-    // By SYSCALL, and not by INT 80, whose numbers are others.
+    // The call came by SYSCALL and not by INT 80, whose numbers differ.
     constexpr std::uint64_t x86_64 = 0xc000003e;
     if (is_call && info->rest[1] >> 32 == x86_64 && stays_native(c, u)) {
         if (make_call(c, u)) trap::return_natively(c, u);
     } else if (is_call) {
-        u.rip -= 2;  // made again in the guest
+        u.rip -= 2;  // the guest makes the call again
     }
     raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_off, 0, 0, 0);
     restore_sys_action(c);

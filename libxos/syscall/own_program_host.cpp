@@ -1,4 +1,4 @@
-// /proc/self/exe, where Linux knows only the loader (without the privilege to tell it better).
+// Answers for /proc/self/exe when Linux names the loader there (telling Linux takes a privilege).
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
@@ -11,7 +11,7 @@ using cell::the_cell;
 
 namespace {
 
-/// True, with the answer in `result`, when the link is the one to this process's own program.
+/// Returns true, with the answer in `result`, if the link leads to this process's own program.
 bool answered(std::uint64_t path, std::uint64_t to, std::uint64_t size, long& result) {
     if (!*the_cell.program_path) return false;
     char name[40];

@@ -1,5 +1,5 @@
-// What tracers do to a process: the calls that the kernel's own trampolines make, and breakpoints
-// in the processor's debug registers.
+// What tracers do to a process: calls that the kernel's own trampolines make, and breakpoints in
+// the processor's debug registers.
 #include <linux/perf_event.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -21,8 +21,8 @@ bool is_own_thread(std::uint64_t argument) {
 
 }  // namespace
 
-/// Linux looks where this call comes from, and changes the caller's registers and stack, so that it
-/// is made where the application is.
+/// Linux checks where this call comes from and changes the caller's registers and stack, so it is
+/// made where the application is.
 long probe_return(context& c, const std::uint64_t*) {
     arch::general_registers r;
     c.where = cell::position::taken_back;
@@ -31,7 +31,7 @@ long probe_return(context& c, const std::uint64_t*) {
     return 0;
 }
 
-/// While the guest runs, the debug registers are KVM's.
+/// The debug registers are KVM's while the guest runs.
 long perf_event_open(context& c, const std::uint64_t* a) {
     std::uint32_t type = 0;
     const bool of_thread = !(a[4] & PERF_FLAG_PID_CGROUP) && is_own_thread(a[1]);

@@ -47,8 +47,8 @@ namespace {
 
 constexpr std::uint64_t sigchld = 17;
 
-/// By which of Linux's calls a child is made: clone(2) takes what clone3 refuses, and a filter of
-/// system calls may let only one of them through.
+/// The Linux call that makes a child: clone(2) accepts what clone3 refuses, and a system-call
+/// filter may let only one of them through.
 struct way {
     std::size_t size_for_clone3;
 };
@@ -63,7 +63,7 @@ long make_child(const clone_arguments& a, way by, context* runs) {
     return xos_clone(by.size_for_clone3 ? call3 : call, runs);
 }
 
-/// In the child: same memory, but the VM's descriptors are dead (-EIO) and go away.
+/// Runs in the child: same memory, but the VM's descriptors are dead (-EIO) and are closed.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
     c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     cell::leave_parent(
@@ -72,7 +72,7 @@ void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::ui
     if (the_cell.native_children && !the_cell.hides_memory) {
         c.signal_mask = mask;
         arch::write_fs_base(fs);
-        start_natively(c);  // comes back if Linux cannot
+        start_natively(c);  // returns if Linux cannot do it
     }
     make_machine_of_child(c);
     c.cpu.write_fs(fs);
@@ -100,7 +100,8 @@ long fork_process(context& c, clone_arguments args, way by, std::uint64_t mask) 
     return pid;
 }
 
-/// A thread, or a child that borrows this memory until it execs: another vCPU of the same VM.
+/// Starts a thread, or a child that borrows this memory until it execs: another vCPU of the same
+/// VM.
 long start_sharing_memory(context& c, clone_arguments args, way by, std::uint64_t mask) {
     base::outcome failure;
     context* child = cell::take_context(failure);
@@ -143,8 +144,8 @@ long start(context& c, const clone_arguments& args, way by) {
                                  : fork_process(c, args, by, mask);
 }
 
-/// As the kernel's copy_struct_from_user has it: what lies behind the part that is known must be
-/// zero, and is looked at first.
+/// Works like the kernel's copy_struct_from_user: everything behind the known part must be zero,
+/// and is checked first.
 long copy_in_extensible(void* to, std::size_t known, std::uint64_t from, std::size_t size) {
     std::uint8_t piece[256];
     for (std::size_t at = known; at < size;) {
@@ -160,15 +161,15 @@ long copy_in_extensible(void* to, std::size_t known, std::uint64_t from, std::si
     return copy_in(to, from, size < known ? size : known) ? 0 : error_fault;
 }
 
-/// What clone3 asks of a stack.
+/// What clone3 demands of a stack.
 bool is_stack(const clone_arguments& a) {
     if (!a.stack || !a.stack_size) return !a.stack && !a.stack_size;
     const std::uint64_t end = a.stack + a.stack_size;
     return end > a.stack && end < memory::user_end;
 }
 
-/// "kvm-nx-lpage-re" and the like: since Linux 6.12 a VM has kernel threads in its process's own
-/// thread group, and a process whose last thread merely exits would wait for them for ever.
+/// Finds "kvm-nx-lpage-re" and the like. Since Linux 6.12 a VM has kernel threads in its process's
+/// own thread group, and a process whose last thread only exits would wait for them for ever.
 bool is_kernel_worker(const char* task) {
     base::text<64> path;
     path << "/proc/self/task/" << task << "/comm";
@@ -180,7 +181,7 @@ bool is_kernel_worker(const char* task) {
     return name[0] == 'k' && name[1] == 'v' && name[2] == 'm' && name[3] == '-';
 }
 
-/// Whether the process has no other, but for KVM's.
+/// Whether the process has no other thread, apart from KVM's.
 bool only_thread(const context& c) {
     if (!cell::only_thread_inside()) return false;
     struct entry {
@@ -239,8 +240,8 @@ long clone3(context& c, const std::uint64_t* a) {
     const std::size_t size = a[1] < sizeof args ? a[1] : sizeof args;
     if (const long failed = copy_in_extensible(&args, sizeof args, a[0], a[1])) return failed;
     if (!is_stack(args)) {
-        // What Linux finds wrong before that comes first. A stack it would not see: libxos's is in
-        // its place.
+        // Other errors that Linux finds come first. Linux would not see a bad stack, because
+        // libxos's stack takes its place.
         args.stack = 0;
         args.stack_size = 1;
         const std::uint64_t refused[6] = {reinterpret_cast<std::uint64_t>(&args), size};
@@ -254,7 +255,7 @@ long exit(context& c, const std::uint64_t* a) {
     if (c.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
     if (static_cast<long>(c.thread_id) == raw_syscall(__NR_getpid)) the_cell.leader_status = a[0];
     if (only_thread(c)) {
-        // The process's status is that of its first thread, whenever that ended.
+        // A process's exit status is that of its first thread, whenever that one ended.
         const bool leader_gone = the_cell.leader_status != cell::cell_state::still_running;
         const std::uint64_t status[1] = {leader_gone ? the_cell.leader_status : a[0]};
         return exit_group(c, status);
@@ -264,7 +265,7 @@ long exit(context& c, const std::uint64_t* a) {
 
 long exit_group(context& c, const std::uint64_t* a) {
     if (the_cell.at_exit && !c.shares_memory_only) {
-        // Never given back: a second thread that ends the process must not cut the report short.
+        // Kept for ever: a second thread that ends the process must not cut the report short.
         memory::the_locks.reporting.lock();
         the_cell.at_exit("exit");
     }
@@ -306,9 +307,9 @@ long arch_prctl(context& c, const std::uint64_t* a) {
     }
 }
 
-/// As on a kernel without it. KVM tells Linux nothing of where the guest was when its thread was
-/// preempted inside KVM_RUN (kernel/rseq.c: no registers, no fix-up), so that a critical section
-/// would go on where it has to start again.
+/// Answers like a kernel without it. Linux does not know where the guest was when its thread was
+/// preempted inside KVM_RUN (kernel/rseq.c: no registers, no fix-up), so a critical section would
+/// continue where it must start again.
 long rseq(context&, const std::uint64_t*) {
     return error_nosys;
 }

@@ -1,5 +1,5 @@
 // Calls whose effect cannot reach the guest: the program gets the answer of a Linux that lacks
-// them, and a line says so, for else it is hard to find out.
+// them. A line on standard error says so, because it would be hard to find out otherwise.
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
 #include "libxos/syscall/emulated.hpp"

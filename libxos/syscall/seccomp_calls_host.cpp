@@ -1,10 +1,9 @@
-// A program that limits its own system calls (seccomp) goes on natively, for good: a filter would
-// see the calls that libxos makes for it as well, and few filters let KVM_RUN pass.
+// A program that limits its own system calls (seccomp) continues natively, for good: a filter would
+// also see the calls that libxos makes for it, and few filters allow KVM_RUN.
 //
-// Linux takes everything over that libxos has kept: handlers, the alternate stack, the break, what
-// memory of the arena may be done with. Then the thread goes back to its SYSCALL instruction, in
-// host mode. With several threads inside there is no such way: Linux then carries the call out as
-// any other.
+// Linux takes over everything that libxos has kept: handlers, the alternate stack, the break, the
+// rights to memory of the arena. Then the thread returns to its SYSCALL instruction in host mode.
+// With several threads inside this is not possible: Linux then carries the call out like any other.
 #include <linux/prctl.h>
 #include <linux/seccomp.h>
 
@@ -28,9 +27,9 @@ void give_handlers_back(const context& c) {
     }
 }
 
-/// Comes back if the call is to be carried out here after all, or made again after a signal.
+/// Returns if the call must be carried out here after all, or made again after a signal.
 void leave_for_good(context& c) {
-    // Only a program that does not know of libxos can do without it.
+    // Only a program that does not know of libxos can run without it.
     if (!the_cell.native_children || c.shares_memory_only || !cell::only_thread_inside()) return;
     c.where = position::taken_back;
     std::uint64_t mask;
@@ -44,7 +43,7 @@ void leave_for_good(context& c) {
     the_cell.hooks.show_memory();
     the_cell.hooks.leaving(c);
     the_cell.descriptor_limit.make_real();
-    cell::leave_parent(&c);  // also what Linux would wait for at the end: the VM's own threads
+    cell::leave_parent(&c);  // the VM's own threads, too, which Linux would wait for at the end
     the_cell.descriptors.close_all();
     give_handlers_back(c);
     arch::write_fs_base(fs);

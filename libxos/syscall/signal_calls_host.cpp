@@ -25,14 +25,14 @@ long rt_sigaction(context& c, const std::uint64_t* a) {
     kernel_sigaction old;
     if (wanted_at) {
         if (signal == cell::sig_kill || signal == cell::sig_stop) return error_inval;
-        // What Linux keeps of it.
+        // Linux keeps only these flags.
         wanted.flags &= cell::sa::known;
         wanted.mask &= ~(cell::bit_of(cell::sig_kill) | cell::bit_of(cell::sig_stop));
         const bool trampoline = wanted.handler > 1 || signal == cell::sig_trap;
         const kernel_sigaction kernel = trampoline ? cell::trampoline_for(wanted) : wanted;
         lock.lock();
         old = mine;
-        // The table first: the trampoline may run as soon as the kernel has it.
+        // The table changes first: the trampoline may run as soon as the kernel has the action.
         mine = wanted;
         const long r =
             raw_syscall(__NR_rt_sigaction, static_cast<long>(signal), as_long(&kernel), 0, 8);
@@ -49,7 +49,7 @@ long rt_sigaction(context& c, const std::uint64_t* a) {
 }
 
 long rt_sigreturn(context& c, const std::uint64_t*) {
-    // A step's stack is free between steps.
+    // The stack of steps is unused between steps.
     auto& state = c.step_stack;
     static_assert(sizeof state >= sizeof(kvm::xsave_area));
     constexpr std::uint16_t user_code = 0x33;
@@ -113,8 +113,8 @@ bool dumps_core(std::uint64_t signal) {
 
 namespace {
 
-/// Whether a signal to this thread is certain to end the process, and to write a core dump if Linux
-/// writes any.
+/// Whether a signal to this thread is certain to end the process and dump core, if Linux writes
+/// core files.
 bool ends_process(const context& c, std::uint32_t signal) {
     if (!dumps_core(signal) || c.actions->of[signal].handler != 0) return false;
     std::uint64_t blocked = 0;
@@ -122,7 +122,8 @@ bool ends_process(const context& c, std::uint32_t signal) {
     return !(blocked & cell::bit_of(static_cast<int>(signal)));
 }
 
-/// abort(), say: made where the application is, for whoever looks at what it leaves behind.
+/// Sends the signal from where the application is, so that a core dump shows that place: abort(),
+/// for example.
 long send(context& c, std::uint64_t number, const std::uint64_t* a, bool to_self,
           std::uint32_t signal) {
     if (!to_self || !ends_process(c, signal)) return forward(c, number, a);
@@ -138,7 +139,7 @@ std::uint64_t own_process() {
     return static_cast<std::uint64_t>(raw_syscall(__NR_getpid));
 }
 
-/// As Linux takes an argument of 32 bits.
+/// Truncates an argument to 32 bits, as Linux does.
 std::uint32_t low(std::uint64_t argument) {
     return static_cast<std::uint32_t>(argument);
 }
@@ -146,7 +147,7 @@ std::uint32_t low(std::uint64_t argument) {
 }  // namespace
 
 long kill(context& c, const std::uint64_t* a) {
-    // Of the threads that do not block it, Linux takes the first.
+    // Linux takes the first thread that does not block the signal.
     const bool to_self = low(a[0]) == c.thread_id && c.thread_id == own_process();
     return send(c, __NR_kill, a, to_self, low(a[1]));
 }

@@ -18,7 +18,7 @@ namespace {
 
 constexpr unsigned refused_calls[] = {__NR_modify_ldt, __NR_iopl, __NR_ioperm};
 
-// <asm/unistd_64.h> has them since Linux 6.11 and 6.18.
+// <asm/unistd_64.h> defines them since Linux 6.11 and 6.18.
 constexpr unsigned uretprobe_number = 335, uprobe_number = 336;
 
 struct emulation_list {
@@ -97,7 +97,7 @@ consteval policy policy_of(unsigned number) {
     }
 }
 
-/// The table is what people read; the list is what runs.
+/// The table is what people read; the list is what runs. Checks that both agree.
 consteval bool agrees_with_table() {
     for (unsigned n = 0; n < table_size; n++) {
         if ((emulations.by_number[n] != nullptr) != is_own(policy_of(n))) return false;
@@ -122,7 +122,7 @@ namespace {
 
 void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
-    const std::uint64_t number = static_cast<std::uint32_t>(area.number);  // as Linux looks at it
+    const std::uint64_t number = static_cast<std::uint32_t>(area.number);  // as Linux interprets it
     if (const emulation emulate = emulation_of(number)) {
         c.emulated[number]++;
         const long result = emulate(c, area.arguments);

@@ -47,7 +47,7 @@ consteval std::array<entry, table_size> build() {
 constexpr auto table = build();
 constexpr entry unknown{};
 
-// string_view's == calls memcmp, which is libc.
+// string_view's == calls memcmp, which is part of libc.
 constexpr bool same(std::string_view a, std::string_view b) noexcept {
     if (a.size() != b.size()) return false;
     for (std::size_t i = 0; i < a.size(); ++i)

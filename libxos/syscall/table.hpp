@@ -18,11 +18,11 @@ namespace xos::syscall {
 
 enum class policy : std::uint8_t { forward, emulate, inside_forward, inside_emulate, refuse };
 
-/// Whether some calls are answered in the guest.
+/// Whether some calls are answered inside the guest.
 constexpr bool is_inside(policy p) {
     return p == policy::inside_forward || p == policy::inside_emulate;
 }
-/// Whether it is libxos that carries out what leaves the guest.
+/// Whether libxos carries out the calls that leave the guest.
 constexpr bool is_own(policy p) {
     return p == policy::emulate || p == policy::inside_emulate || p == policy::refuse;
 }
@@ -77,18 +77,18 @@ inline constexpr unsigned table_size = 512;
 /// Never fails: a default entry for an unknown number (x32 numbers are unknown). Lives forever.
 const entry& lookup(unsigned number) noexcept;
 
-/// What has to be looked at before a call is forwarded.
+/// What must be checked before a call is forwarded.
 struct looked_at {
     std::uint8_t descriptors = 0;  ///< a bit for each argument
     bool memory = false;           ///< whether some argument names memory
-    bool unknown = true;           ///< nobody knows what the arguments are
+    bool unknown = true;           ///< the kinds of its arguments are unknown
     std::uint8_t opens = 0;        ///< the argument, from 1, that names a file to open
 
     constexpr bool any() const { return descriptors || memory || unknown; }
 };
 extern const std::array<looked_at, table_size> arguments_to_look_at;
 
-/// The number of the call Linux names so (`__NR_` + name). Searches the whole table.
+/// The number of the call that Linux names `__NR_` + name. Searches the whole table.
 std::optional<unsigned> number_of(std::string_view name) noexcept;
 
 }  // namespace xos::syscall

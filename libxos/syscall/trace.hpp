@@ -2,27 +2,27 @@
 //
 //     4711 openat(AT_FDCWD, "/etc/passwd", 0x80000, 00) = 3 <exit 41.3us>
 //
-// that is the thread, the call with its arguments, its result, the way it took and how long that
-// was. A line is written when its call ends; one that a signal takes back has not ended. What does
-// not return (exit, exec) is logged before, with `?` for a result.
+// These are the thread, the call with its arguments, its result, how it was carried out and how
+// long that took. A line is written when its call ends; a call that a signal takes back has not
+// ended. A call that does not return (exit, exec) is logged beforehand, with `?` as its result.
 //
-// Calls answered inside the guest are logged from there, by an exit of their own that their time
-// does not count. The kernel module answers calls where nobody sees them: a traced cell is to have
-// none.
+// Calls answered inside the guest leave the guest to be logged; their times do not include that
+// exit. The kernel module answers calls without leaving the guest, so a traced cell must not use
+// it.
 #pragma once
 
 #include "libxos/cell/cell.hpp"
 
 namespace xos::syscall {
 
-/// Before anybody enters. `fd` is one of libxos's own descriptors.
+/// Call it before any thread enters. `fd` is one of libxos's own descriptors.
 void start_trace(int fd);
 
 inline bool tracing() {
     return cell::the_cell.trace.fd >= 0;
 }
 
-/// Makes the call that lies in the thread's area, by `make`, and logs it.
+/// Makes the call in the thread's area, by `make`, and logs it.
 void trace_call(cell::context& c, void (*make)(cell::context&));
 
 /// A call that was answered in the guest.

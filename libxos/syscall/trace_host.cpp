@@ -8,7 +8,7 @@
 #include "libxos/syscall/trace_text.hpp"
 
 extern "C" {
-/// entry_guest.S: the entries of local calls that may go to Linux, and those that also log.
+/// entry_guest.S: the entries of local calls that may go to Linux, and the entries that also log.
 struct xos_traced_call {
     std::uint64_t number;
     xos::local_call plain, traced;
@@ -30,7 +30,7 @@ std::uint64_t cycles_now() {
     return __builtin_ia32_rdtsc();
 }
 
-/// a * b / c, where a <= c.
+/// Returns a * b / c, where a <= c.
 std::uint64_t share(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
     std::uint64_t high, low;
     asm("mulq %3" : "=d"(high), "=a"(low) : "1"(a), "r"(b) : "cc");
@@ -114,7 +114,7 @@ void trace_local(const local_record& call) {
 void start_trace(int fd) {
     the_cell.trace = {fd, cycles_now(), base::monotonic_nanoseconds()};
     for (unsigned n = 0; n < table_size; n++) {
-        // What cannot log leaves the guest, where everything is seen.
+        // A call whose entry cannot log leaves the guest, where every call is seen.
         local_call& entry = xos_local_calls[n];
         const local_call plain = entry;
         entry = nullptr;

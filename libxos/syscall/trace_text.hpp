@@ -1,7 +1,6 @@
-// A call's arguments in words, by their kinds in the table.
+// Writes a call's arguments as text, by their kinds in the table.
 //
-// The application's memory is read as the kernel would read it: an address that leads nowhere is
-// shown as a number.
+// The application's memory is read as the kernel would read it: a bad address is shown as a number.
 #pragma once
 
 #include "libxos/base/text.hpp"
@@ -16,7 +15,7 @@ struct traced_call {
     const std::uint64_t* arguments;
 };
 
-/// "name(" and the arguments that can be shown before the call has been made; how many they are.
+/// Writes "name(" and the arguments that are known before the call is made; returns how many.
 unsigned begin_call(trace_line& line, const traced_call& call);
 
 /// The arguments from `next` on, and the result.

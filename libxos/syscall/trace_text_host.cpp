@@ -20,7 +20,7 @@ struct piece {
     bool whole = false;
 };
 
-/// Up to the end of a page at a time: the next may not be there.
+/// Reads up to the end of a page at a time: the next page may not exist.
 template <std::size_t Most>
 void read_string(piece<Most>& p, std::uint64_t at) {
     while (p.length < Most) {
@@ -130,7 +130,7 @@ void small_or_hex(trace_line& line, std::uint64_t value) {
         line.hex(value);
 }
 
-/// What the argument measures an application's buffer by: the next `size`.
+/// The size of the application's buffer: the next `size` argument.
 std::uint64_t measure_of(const entry& e, const traced_call& call, unsigned i) {
     while (++i < e.argument_count) {
         if (e.arguments.data()[i] == argument::size) return call.arguments[i];
@@ -191,7 +191,7 @@ void value(trace_line& line, const entry& e, const traced_call& call, unsigned i
         case argument::integer:
         case argument::none:
             return small_or_hex(line, v);
-        // What a command decides to be an integer or a pointer.
+        // The command decides whether this is an integer or a pointer.
         case argument::inout_struct:
             if (v < page) return small_or_hex(line, v);
             [[fallthrough]];
@@ -202,7 +202,7 @@ void value(trace_line& line, const entry& e, const traced_call& call, unsigned i
 
 constexpr unsigned most_arguments = 6;
 
-/// The entry of a call, or one with six numbers for a call that the table lacks.
+/// The entry of a call; for a call that the table lacks, one with six numbers.
 entry entry_of(std::uint64_t number) {
     entry e = lookup(number < table_size ? static_cast<unsigned>(number) : table_size);
     if (e.name.empty()) e.argument_count = most_arguments;

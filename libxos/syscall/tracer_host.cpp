@@ -1,4 +1,4 @@
-// Who traces the calling thread.
+// Finds out who traces the calling thread.
 #include <linux/fcntl.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -13,7 +13,7 @@ using base::raw_syscall;
 
 namespace {
 
-/// The lines of a file of /proc, one after the other; of a long one, its beginning.
+/// The lines of a file of /proc, one after the other; only the beginning of a long line.
 class lines_of {
   public:
     explicit lines_of(const char* path)
@@ -24,7 +24,7 @@ class lines_of {
     lines_of(const lines_of&) = delete;
     lines_of& operator=(const lines_of&) = delete;
 
-    /// Null: that was the last one.
+    /// Null after the last line.
     const char* next() {
         for (unsigned n = 0;; at_++) {
             if (at_ == size_) {
@@ -49,7 +49,7 @@ class lines_of {
     char buffer_[2048], line_[256];
 };
 
-/// The thread that traces this one; 0: nobody does, or nobody of this PID namespace.
+/// The thread that traces this one; 0: none, or one outside this PID namespace.
 std::uint32_t tracer() {
     lines_of status("/proc/thread-self/status");
     while (const char* line = status.next()) {

@@ -1,8 +1,8 @@
-// Several calls by one crossing. The application's side is
+// Several calls in one crossing. The application calls
 //
 //     syscall(XOS_NR_VECTOR, calls, n)    // kmod/xos_uapi.h: how many have been made
 //
-// which the kernel module answers; what it leaves comes here.
+// The kernel module answers it; what the module leaves over comes here.
 #pragma once
 
 #include "kmod/xos_uapi.h"
@@ -10,8 +10,8 @@
 
 namespace xos::syscall {
 
-/// The first call of the vector, made here. Calls that libxos carries out itself are answered with
-/// -ENOSYS: they cannot be in a vector.
+/// Makes the first call of the vector. A call that libxos carries out itself is answered with
+/// -ENOSYS: it cannot be in a vector.
 long vector(cell::context& c, const std::uint64_t* arguments);
 
 }  // namespace xos::syscall

@@ -9,7 +9,7 @@ long vector(cell::context& c, const std::uint64_t* a) {
     if (a[1] == 0) return 0;
     if (a[1] > XOS_VECTOR_MAX) return error_inval;
     if (!copy_in(&call, a[0], sizeof call)) return error_fault;
-    call.number = static_cast<std::uint32_t>(call.number);  // as Linux looks at it
+    call.number = static_cast<std::uint32_t>(call.number);  // as Linux interprets it
     if (call.number == XOS_NR_VECTOR || emulation_of(call.number)) {
         call.result = error_nosys;
     } else {
