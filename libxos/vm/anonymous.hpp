@@ -1,12 +1,13 @@
 // Anonymous private memory of the process, from its arena: mmap and its family without an exit.
 //
-// Served are private anonymous mappings that may at least be read, at addresses of the arena's
-// choice, and everything that is later done to them. The guest's page tables say what is mapped and
-// what may be done there. The rest goes to Linux; where that lands in the arena (a file mapped over
-// a part of a reservation, say), the pages concerned are Linux's until they are unmapped.
+// Served are private anonymous mappings at addresses of the arena's choice, and everything that is
+// later done to them. A new mapping must be readable, or a reservation without rights
+// (MAP_NORESERVE). The guest's page tables say what is mapped and with which rights. The rest goes
+// to Linux. Where that lands in the arena (for example a file mapped over a part of a reservation),
+// the pages are Linux's until they are unmapped.
 //
-// Linux sees the arena as one readable and writable mapping. Where that would make a difference to
-// a system call, it is told (vm/linux_memory.hpp, syscall/arguments.hpp).
+// Linux sees the arena as one readable and writable mapping. Where a system call would notice the
+// difference, Linux is told first (vm/linux_memory.hpp, syscall/arguments.hpp).
 #pragma once
 
 #include "libxos/cell/cell.hpp"
@@ -14,17 +15,17 @@
 
 namespace xos::vm {
 
-/// In a present entry: whether Linux's own tables decide, as for a chunk.
+/// Set in a present entry: Linux's own tables decide, as for a chunk.
 inline constexpr auto linux_managed = arch::entry_flags::software_9;
 
-/// How much the process arena may hold; 0: everything goes to Linux. Before start.
+/// Limits the process arena to `bytes`; 0: everything goes to Linux. Called before the start.
 void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t window);
 
-/// Whether an address is ours to refuse, and how.
+/// Whether libxos must refuse an access to this address, and in which way.
 cell::refusal why_refused(std::uint64_t address);
 
-/// Host mode: has Linux allow what the guest's tables allow in the arena, and no more, before the
-/// process goes on without them.
+/// Host mode: makes Linux allow exactly what the guest's tables allow in the arena, before the
+/// process continues without them.
 void show_arena_to_linux();
 
 }  // namespace xos::vm
@@ -39,7 +40,7 @@ long xos_brk(std::uint64_t wanted);
 long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wanted,
                 std::uint64_t flags, std::uint64_t target);
 long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advice);
-// Their entries, which leave a declined call to Linux (entry_guest.S).
+// The entry stubs of these, which leave a declined call to Linux (entry_guest.S).
 long xos_local_mmap(long, long, long, long, long, long);
 long xos_local_mprotect(long, long, long, long, long, long);
 long xos_local_munmap(long, long, long, long, long, long);

@@ -1,5 +1,5 @@
-// What the local calls of mmap's family share: looking at the process arena's entries, and the
-// edits they are made of. Under the address space's lock unless it says otherwise.
+// What the local calls of mmap's family share: queries of the process arena's entries, and basic
+// edits. Under the address space's lock unless it says otherwise.
 #pragma once
 
 #include "libxos/vm/anonymous.hpp"
@@ -19,9 +19,9 @@ inline memory::edit_lock& lock() {
 }
 
 struct process_memory {
-    /// How many pages of the arena Linux manages: usually none, and then nobody needs to look.
+    /// How many pages of the arena Linux manages: usually none, which spares every search.
     std::uint64_t linux_pages = 0;
-    /// A kernel that was lent pages may still use them (vm/linux_memory.hpp).
+    /// The kernel may still use pages that it was lent (vm/linux_memory.hpp).
     bool lends_pages = false;
 };
 extern process_memory the_process_memory;
@@ -30,7 +30,7 @@ constexpr std::uint64_t round_up(std::uint64_t bytes) {
     return (bytes + page_size - 1) & ~(page_size - 1);
 }
 
-/// As mmap(2) has it, and back.
+/// The access that a PROT_... of mmap(2) grants, and the reverse.
 access grant(std::uint64_t protection);
 int protection_for(access a);
 
@@ -40,7 +40,7 @@ inline bool is_linux(arch::entry e) {
     return e.has(linux_managed);
 }
 
-/// A range that begins in the arena.
+/// Where a range lies, relative to the arena.
 enum class place { elsewhere, inside, across };
 inline place place_of(std::uint64_t address, std::uint64_t length) {
     const arena& a = memory_arena();
@@ -51,7 +51,7 @@ inline place place_of(std::uint64_t address, std::uint64_t length) {
     return apart ? place::elsewhere : place::across;
 }
 
-/// Runs of pages for which `which` is the same.
+/// Calls f for each run of pages with the same `which`.
 template <class Which, class F>
 void for_each_run(gva begin, std::uint64_t length, Which&& which, F&& f) {
     const gva end = begin + length;
@@ -64,27 +64,28 @@ void for_each_run(gva begin, std::uint64_t length, Which&& which, F&& f) {
     }
 }
 
-/// Made by this thread, in host mode. Not a forwarded call: a signal does not take it back.
+/// Has this thread make a call in host mode. It is no forwarded call: a signal does not take it
+/// back.
 long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2 = 0);
 
-/// Zeroed pages that are the application's already, or just were taken, with this access.
+/// Maps zeroed pages that already are the application's, or were just taken, with this access.
 void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale);
 bool all_mapped(gva begin, std::uint64_t length);
 bool has_linux_pages(gva begin, std::uint64_t length);
 
-/// Whether Linux has to carry out what takes these pages, or their contents, away.
+/// Whether Linux must carry out a call that takes these pages, or their contents, away.
 inline bool is_for_linux(gva begin, std::uint64_t length) {
     return the_process_memory.lends_pages || has_linux_pages(begin, length);
 }
 
-// Taking the lock themselves; `declined` where Linux has to do it.
+// These take the lock themselves and return `declined` where Linux must carry the call out.
 
 /// munmap(2) of a part of the arena.
 long unmap(gva begin, std::uint64_t length);
-/// Anonymous memory by MAP_FIXED over a part of the arena.
+/// Maps anonymous memory by MAP_FIXED over a part of the arena.
 long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
                std::uint64_t flags);
-/// DONTNEED: the pages stay, their contents go.
+/// MADV_DONTNEED: the pages stay, their contents go.
 long discard(gva begin, std::uint64_t length);
 
 }  // namespace xos::vm::anonymous

@@ -9,7 +9,7 @@ namespace xos::vm::anonymous {
 
 process_memory the_process_memory;
 
-/// A page that may be written or executed may be read, as on all x86 without protection keys.
+/// Memory that may be written or executed may be read, as on all x86 without protection keys.
 access grant(std::uint64_t protection) {
     if (!(protection & PROT_WRITE)) cell::the_cell.hides_memory = true;
     if (!(protection & all_protections)) return access::none;
@@ -99,7 +99,7 @@ long unmap(gva begin, std::uint64_t length) {
         }
         a.settle(begin, length);
         if (!a.give_back(begin, length, false)) {
-            // Not all of it is mapped.
+            // A part of it is not mapped.
             for (gva p = begin; p < begin + length; p = p + page_size)
                 a.give_back(p, page_size, false);
         }

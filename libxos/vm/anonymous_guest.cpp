@@ -23,9 +23,10 @@ void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t 
 
 namespace {
 
-/// Whether memory without permissions, of which the program will use a part at a time, is taken
-/// from the arena, where it has its room whether it is used or not: malloc's arenas of threads are
-/// made so, with MAP_NORESERVE. Others only look for a place, or are stacks.
+/// Whether the arena serves memory without rights, parts of which the program will use later:
+/// malloc takes the arenas of its threads that way, with MAP_NORESERVE. Such memory takes room in
+/// the arena even if it is not used. Other mappings without rights only look for a place, or are
+/// stacks.
 bool may_reserve(std::uint64_t bytes, std::uint64_t flags) {
     constexpr std::uint64_t most = std::uint64_t{128} << 20;
     static std::uint64_t reserved = 0;
@@ -36,7 +37,7 @@ bool may_reserve(std::uint64_t bytes, std::uint64_t flags) {
     return false;
 }
 
-/// Advice that changes nothing, unless the memory is Linux's.
+/// Checks advice that changes nothing, unless the memory is Linux's.
 long ignore_advice(gva begin, std::uint64_t length) {
     memory::guest_edit editing(lock());
     if (!memory_arena().exists() || has_linux_pages(begin, length)) return declined;
@@ -70,7 +71,7 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
     const std::uint64_t bytes = round_up(length);
     if (length == 0 || bytes < length || offset % page_size != 0 || (protection & ~all_protections))
         return declined;
-    // What may be executed is Linux's to decide, and whatever it knows better than this.
+    // Linux decides about memory that may be executed, and about flags that only Linux knows.
     const bool ours =
         (flags & ~(harmless | fixed)) == (std::uint64_t{MAP_PRIVATE} | MAP_ANONYMOUS) &&
         !(protection & PROT_EXEC);
@@ -87,14 +88,14 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
         }
     }
     if (!ours || bytes > huge_page_size || !memory_arena().usable()) return declined;
-    // An address that somebody wishes for is Linux's to give.
+    // Linux handles an address that the program wishes for.
     if (address != 0) return declined;
     const bool reserves = !(protection & all_protections);
     if (reserves ? !may_reserve(bytes, flags) : !(protection & PROT_READ)) return declined;
     const gva at = memory_arena().allocate_in_guest(
         bytes, contents::zeroed, reserves ? buddy::preference::clean : buddy::preference::dirty);
     if (!at.value) return declined;
-    // A large page is too much for what most threads allocate.
+    // Large pages would waste memory: most threads allocate little.
     if (reserves && memory_arena().options().pager == residency::huge)
         arch::in_host_from_kernel([&] { advise(at, bytes, residency::demand); });
     if (const vm::access wanted = grant(protection); wanted != vm::access::read_write) {
@@ -166,11 +167,11 @@ long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advi
         case MADV_NORMAL:
         case MADV_RANDOM:
         case MADV_SEQUENTIAL:
-        case MADV_WILLNEED:  // about read-ahead, which this memory has none of
+        case MADV_WILLNEED:  // about read-ahead, which does not apply to this memory
         case MADV_DOFORK:
         case MADV_KEEPONFORK:
         case MADV_UNMERGEABLE:
-        case MADV_DODUMP:  // as it is already
+        case MADV_DODUMP:  // already the case
             return ignore_advice(begin, bytes);
         default:
             return declined;

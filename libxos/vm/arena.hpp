@@ -1,16 +1,16 @@
 // Memory that the cell manages itself: address and frame in one.
 //
-// An arena is one range of addresses, the same in guest and host, whose memory Linux has given up
-// managing: a buddy allocator hands out extents. It grows by whole chunks, each a memory slot;
-// below the grown part nothing is left to Linux but the pages themselves.
+// An arena is one range of addresses, the same in guest and host, whose memory Linux no longer
+// manages: a buddy allocator hands out extents. The arena grows by whole chunks, each a memory
+// slot; Linux only provides the pages below the grown part.
 //
 //     arena a;
 //     a.reserve({.bytes = 1 << 30});
 //     const gva extent = a.allocate_in_guest(5 * page_size, contents::zeroed);
 //     a.free_in_guest(extent, 5 * page_size);
 //
-// The buddy allocator knows which free pages are zero. "Dirty" is whatever the application could
-// have written, itself or by a system call, so the processor's dirty bits do not count.
+// The buddy allocator knows which free pages are zero. Every page that the application could have
+// written, itself or by a system call, counts as dirty; the processor's dirty bits do not matter.
 #pragma once
 
 #include <xos/residency.hpp>
@@ -34,26 +34,27 @@ enum class visibility {
 struct arena_options {
     std::uint64_t bytes = 0;
     visibility free_memory = visibility::always;
-    bool huge = false;      ///< from the machine's huge page pool, if that has enough
-    bool populate = false;  ///< all memory resident before reserve() returns
+    bool huge = false;      ///< from the machine's pool of huge pages, if it has enough
+    bool populate = false;  ///< makes all memory resident before reserve() returns
     int node = -1;          ///< NUMA node, -1: any
     residency pager = residency::huge;
     std::uint64_t window = 0;  ///< bytes, for residency::window
-    /// Free memory that is not zero and exceeds this goes back to Linux.
+    /// Free memory that is not zero goes back to Linux when it exceeds this.
     std::uint64_t keep_dirty = ~std::uint64_t{0};
 };
 
 class arena {
   public:
-    /// Host mode. Addresses, tables' lists and metadata; slots and table pages come as it grows.
+    /// Host mode. Reserves addresses, tables' lists and metadata; slots and table pages come with
+    /// growth.
     base::outcome reserve(const arena_options& options);
-    /// Host mode: all of it usable now.
+    /// Host mode. Makes all of it usable now.
     base::outcome grow_to(std::uint64_t bytes);
-    /// Host mode: everything free and zero again, for another owner or none.
+    /// Host mode. Makes everything free and zero again, for another owner or none.
     base::outcome renew(const arena_options& options);
     void give_up();
 
-    /// Reserved when somebody first wants memory of it; 0: never.
+    /// Plans an arena that is reserved when memory of it is first wanted; 0: never.
     void plan(const arena_options& o) {
         options_ = o;
         planned_ = o.bytes;
@@ -69,22 +70,22 @@ class arena {
     std::uint64_t length() const { return length_; }
     gpa frame_of(gva a) const { return physical_ + (a - begin_); }
     const view& own_view() const { return *view_; }
-    /// Under the address space's lock, with nothing left in a cache.
+    /// Under the address space's lock. Empties the caches first.
     memory::buddy& pages() {
         empty_caches();
         return pages_;
     }
     /// Under the lock, kernel side: waits until none of these pages is on its way into a cache, and
-    /// takes out what is there.
+    /// takes those out that are in one.
     void settle(gva at, std::uint64_t bytes);
     std::uint64_t page_of(gva a) const { return (a - begin_) / page_size; }
     gva address_of(std::uint64_t page) const { return begin_ + page * page_size; }
 
     // All of these under the address space's lock, in either mode.
 
-    /// gva{0} when nothing large enough is free (yet: see grow). `bytes` is a multiple of the page
-    /// size, 1 GiB at most.
-    /// @param clean  told whether all of it is known to be zero
+    /// Returns gva{0} when nothing large enough is free (yet: see grow). `bytes` is a multiple of
+    /// the page size, at most 1 GiB.
+    /// @param clean  set to whether all of it is known to be zero
     gva take(std::uint64_t bytes, memory::buddy::preference first, bool& clean);
     bool give_back(gva at, std::uint64_t bytes, bool clean);
     std::uint64_t dirty_free_bytes() const {
@@ -95,14 +96,15 @@ class arena {
 
     gva allocate_in_guest(std::uint64_t bytes, contents wanted, memory::buddy::preference first);
     bool free_in_guest(gva at, std::uint64_t bytes);
-    /// Without the lock, into the cache of this vCPU, unmapped if free memory is. False: do
-    /// otherwise, nothing has changed.
+    /// Frees into the cache of this vCPU, without the lock; unmaps if free memory is unmapped.
+    /// False: nothing has changed, and the caller must free in another way.
     bool free_to_cache(gva at, std::uint64_t bytes);
-    /// Under the lock: takes a large extent back whole, unmapped. False: it is none.
+    /// Under the lock: takes a large extent back whole, unmapped. False: the range is not one.
     bool keep_large(gva at, std::uint64_t bytes, stale_translations& stale);
-    /// A page that nobody has touched yet has been: whether it is mapped now. Needs no lock.
+    /// Maps a page that has been touched for the first time; returns whether it is mapped. Needs no
+    /// lock.
     bool touch(gva page);
-    /// Whether some of these pages, in one or two windows, have not been touched.
+    /// Whether some of these pages, in one or two windows, have never been touched.
     bool is_untouched(gva at, std::uint64_t bytes) const {
         const auto is = [&](gva page) {
             const std::uint64_t i = view_->piece_of(page);
@@ -110,16 +112,17 @@ class arena {
         };
         return is(at) || is(at + (bytes - page_size));
     }
-    /// Whether the memory of a large extent there is free, though its entries say otherwise.
+    /// Whether this page belongs to a large extent that is free, although its entries say
+    /// otherwise.
     bool is_kept(gva page) {
         const large_extents::extent* e = large_.find(page_of(page));
         return e && e->is_free;
     }
-    /// Under the lock: parts of these pages go their own way from now on.
+    /// Under the lock: parts of these pages will be treated differently from now on.
     void forget_large(gva at, std::uint64_t bytes) {
         large_.forget(page_of(at), bytes / page_size);
     }
-    /// Leaves the guest to make the arena larger by enough for `bytes`; false if it cannot.
+    /// Leaves the guest to enlarge the arena so that `bytes` fit; false if that is impossible.
     bool grow_in_guest(std::uint64_t bytes);
     /// Makes the first `bytes` usable.
     bool grow_to_in_guest(std::uint64_t bytes);
@@ -129,21 +132,22 @@ class arena {
 
     gva allocate_in_host(std::uint64_t bytes, contents wanted, memory::buddy::preference first);
     bool free_in_host(gva at, std::uint64_t bytes);
-    /// Gives dirty free memory back to Linux until no more than this is left; how much it was.
+    /// Gives dirty free memory back to Linux until at most `keep` bytes are left; returns the bytes
+    /// given.
     std::uint64_t trim_in_host(std::uint64_t keep);
-    /// Zeroes one free block of at most `most` bytes; how many bytes it had.
+    /// Zeroes one free block of at most `most` bytes; returns its size in bytes.
     std::uint64_t zero_some_in_host(std::uint64_t most);
     bool wants_trim() const { return dirty_free_bytes() > options_.keep_dirty; }
-    /// Under the lock: whether a thread is about to put an extent into a cache; what is there is
-    /// taken out.
+    /// Under the lock: empties the caches. Returns whether a thread is about to put an extent into
+    /// one.
     bool has_claims();
-    /// Under the lock: Linux manages this memory from now on, and nobody gets any of it.
+    /// Under the lock: Linux manages this memory from now on, and nothing is allocated from it.
     void retire() { length_ = planned_ = 0; }
 
     const arena_options& options() const { return options_; }
     bool in_use() const { return in_use_; }
     std::uint64_t grown() const { return grown_; }
-    /// Allocated, or kept to be allocated again; without the lock, so about.
+    /// Bytes that are allocated or cached. Reads without the lock, so the value is approximate.
     std::uint64_t used() const { return grown_ - pages_.free_pages() * page_size; }
 
   private:
@@ -158,7 +162,7 @@ class arena {
     gva begin_;
     gpa physical_;
     std::uint64_t length_ = 0, grown_ = 0, planned_ = 0;
-    std::uint64_t paged_in_ = 0;  ///< how far the window has come
+    std::uint64_t paged_in_ = 0;  ///< how much the window has paged in
     view* view_ = nullptr;
     memory::buddy pages_;
     extent_caches caches_;
@@ -167,7 +171,7 @@ class arena {
     bool in_use_ = false;
 };
 
-/// The arenas of the application, by number: what the gateway takes instead of an address. They
+/// The arenas of the application. The gateway takes an arena's number instead of its address. They
 /// live in libxos's own memory, which kernel-side code may touch at any time.
 struct arena_table {
     static constexpr unsigned capacity = 64;
@@ -175,27 +179,27 @@ struct arena_table {
 };
 extern arena_table the_arenas;
 
-/// Host mode: a new arena, or one that was given up and is large enough.
+/// Host mode: makes a new arena, or reuses one that was given up and is large enough.
 base::outcome make_arena(const arena_options& options, unsigned& number);
-/// Host mode: everything in it goes back to Linux.
+/// Host mode: gives everything in the arena back to Linux.
 void give_up_arena(unsigned number);
 
 // Gateway services: long f(number, ...).
 long arena_allocate(long number, long bytes, long wanted, long first, long, long);
 long arena_free(long number, long at, long bytes, long, long, long);
 
-/// What anonymous memory of the process is served from (anonymous_guest.cpp).
+/// The arena that serves the process's anonymous memory (anonymous_guest.cpp).
 extern arena the_process_arena;
 
 /// MADV_POPULATE_WRITE
 inline constexpr long populate_write = 23;
 
-/// How Linux should bring this memory.
+/// Tells Linux how to make this memory resident.
 void advise(gva begin, std::uint64_t length, residency pager);
 
-/// As far as physical addresses go.
+/// Reserves as much of it as physical addresses allow.
 base::outcome reserve_process_arena(const arena_options& planned);
-/// Half of the machine's memory, within the process's limits.
+/// Half of the machine's memory, or less if the process's limits require.
 std::uint64_t default_arena_bytes();
 
 inline void zero_memory(gva at, std::uint64_t bytes) {

@@ -9,9 +9,9 @@ namespace xos::vm {
 
 namespace {
 
-/// So many pages are zeroed without letting go of the lock.
+/// So many pages are zeroed without releasing the lock.
 constexpr std::uint64_t few_pages = 16;
-/// From here on it is quicker to let Linux take the pages and give others at the first touch.
+/// From here on it is faster to let Linux take the pages and provide new ones on first touch.
 constexpr std::uint64_t many_pages = 1024;
 
 void discard_from_guest(gva begin, std::uint64_t bytes) {
@@ -34,14 +34,14 @@ gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clea
     auto page = pages_.allocate(order, first, clean);
     if (!page && empty_caches()) page = pages_.allocate(order, first, clean);
     if (!page) return gva{0};
-    // What is free in front stays usable: the rest of the block goes back as it was.
+    // The rest of the block is free again; its clean pages stay known as clean.
     const std::uint64_t end = *page + (std::uint64_t{1} << order);
     for (std::uint64_t at = *page + pages; at < end;) {
         const std::uint64_t next = pages_.end_of_alike(at, end);
         pages_.free(at, next - at, pages_.is_clean(at));
         at = next;
     }
-    // A block that was not all clean may begin with pages that are.
+    // A block that was not all clean may begin with clean pages.
     if (!clean && end != *page + pages) clean = pages_.is_clean(*page, pages);
     return address_of(*page);
 }
@@ -79,8 +79,8 @@ bool arena::has_claims() {
 }
 
 void arena::settle(gva at, std::uint64_t bytes) {
-    // Who has claimed a page needs no lock to keep it. In the child of a fork, though, that thread
-    // may not exist: what it was freeing stays allocated.
+    // A thread that has claimed a page keeps it without the lock. In the child of a fork that
+    // thread may not exist: what it was freeing stays allocated.
     constexpr unsigned spins = 64, most = 256 * spins;
     for (unsigned n = 1; n < most && caches_.is_claimed(page_of(at), bytes / page_size); n++) {
         empty_caches();
@@ -91,7 +91,7 @@ void arena::settle(gva at, std::uint64_t bytes) {
 
 namespace {
 
-/// Those that are not known to be zero, in runs.
+/// Zeroes the pages that are not known to be zero, in runs.
 void zero_dirty(const memory::buddy& pages, std::uint64_t first, std::uint64_t count, gva at) {
     const std::uint64_t end = first + count;
     for (std::uint64_t page = first; page < end;) {
@@ -121,7 +121,7 @@ void arena::trim_in_guest() {
     arch::in_host_from_kernel([&] { trim_in_host(options_.keep_dirty / 2); });
 }
 
-/// What nobody has had yet, and what comes next.
+/// Makes memory that has never been used resident, and the window that follows it.
 void arena::page_in(gva at, std::uint64_t bytes) {
     const std::uint64_t first = at - begin_;
     const std::uint64_t from = first > paged_in_ ? first : paged_in_;
@@ -140,7 +140,8 @@ gva arena::allocate_from_cache(std::uint64_t bytes, contents wanted) {
     if (e.count == 0) return gva{0};
     const gva at = address_of(e.first);
     if (options_.free_memory == visibility::allocated_only) {
-        // Small and whole, so it lies within a table, which only its owners could replace.
+        // The extent is small and whole, so it lies within a table that only its owners could
+        // replace.
         stale_translations none;
         map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_4k, none);
     }
@@ -153,7 +154,7 @@ bool arena::free_to_cache(gva at, std::uint64_t bytes) {
     if (!at.is_aligned(page_size) || bytes % page_size != 0 || !contains(at, bytes)) return false;
     if (!extent_caches::fits(first, pages) || !pages_.is_allocated(first, pages)) return false;
     const bool mapped = options_.free_memory == visibility::allocated_only;
-    // A part of a large leaf: that is for the lock.
+    // A part of a large leaf needs the lock.
     if (mapped && view_->is_replaced(view_->piece_of(at))) return false;
     if (!caches_.claim(first, pages)) return false;
     if (!exists()) [[unlikely]] {  // retired meanwhile
@@ -264,7 +265,7 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
     if (options_.pager == residency::window) [[unlikely]]
         page_in(at, bytes);
     if (zero_later) {
-        // The pages are ours; their bits share words with others', which the lock protects.
+        // The pages are ours, but their bits share words with others', which the lock protects.
         if (pages >= many_pages)
             discard_from_guest(at, bytes);
         else
@@ -279,7 +280,7 @@ bool arena::free_in_guest(gva at, std::uint64_t bytes) {
     if (bytes <= extent_caches::most * page_size && free_to_cache(at, bytes)) return true;
     {
         memory::guest_edit editing(cell::the_cell.space().lock());
-        // Nobody can get them before the lock is free again.
+        // Nobody can get these pages before the lock is released.
         if (!give_back(at, bytes, false)) return false;
         if (options_.free_memory == visibility::allocated_only) {
             stale_translations stale;
@@ -294,7 +295,7 @@ bool arena::free_in_guest(gva at, std::uint64_t bytes) {
 
 namespace {
 
-/// In ring3 the number comes from code without our privilege.
+/// In ring3 the number comes from code without kernel privilege.
 arena* arena_number(long number) {
     if (number < 0 || number >= static_cast<long>(arena_table::capacity)) return nullptr;
     return __atomic_load_n(&the_arenas.slots[number], __ATOMIC_ACQUIRE);

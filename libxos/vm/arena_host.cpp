@@ -24,7 +24,7 @@ memory::edit_lock& lock() {
     return cell::the_cell.space().lock();
 }
 
-/// Address space with memory behind it, at addresses that are ours.
+/// Maps memory for the arena, at addresses that libxos has reserved.
 outcome map_memory(gva begin, std::uint64_t length, const arena_options& options) {
     constexpr long common = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
     const long at = static_cast<long>(begin.value), n = static_cast<long>(length);
@@ -148,7 +148,7 @@ outcome make_arena(const arena_options& options, unsigned& number) {
     if (!own.value) return {step::reserve_memory, 12};
     auto* made = new (reinterpret_cast<void*>(own.value)) arena;
     if (auto failed = made->reserve(options); !failed.ok()) return failed;
-    // One slot for all of it: its cost is known from the start.
+    // One slot covers all of it, so that its cost is known from the start.
     if (auto failed = made->grow_to(options.bytes); !failed.ok()) return failed;
     if (auto failed = made->renew(options); !failed.ok()) return failed;
     __atomic_store_n(&the_arenas.slots[number], made, __ATOMIC_RELEASE);
@@ -159,14 +159,14 @@ void give_up_arena(unsigned number) {
     the_arenas.slots[number]->give_up();
 }
 
-/// A slot, tables, and pages for the allocator. Under the lock.
+/// Adds a slot, tables, and pages for the allocator. Under the lock.
 outcome arena::add_chunk(std::uint64_t bytes) {
     const gva at = begin_ + grown_;
     auto& space = cell::the_cell.space();
     if (auto failed = space.add_slot(hva{at.value}, frame_of(at), bytes); !failed.ok())
         return failed;
     if (auto failed = extend_view(*view_, bytes); !failed.ok()) return failed;
-    // Until then it is only reserved, so that core files and limits do not count it.
+    // Until now it was only reserved, so that core files and limits do not count it.
     if (const long r = raw_syscall(__NR_mprotect, static_cast<long>(at.value),
                                    static_cast<long>(bytes), PROT_READ | PROT_WRITE);
         r < 0)
@@ -176,7 +176,7 @@ outcome arena::add_chunk(std::uint64_t bytes) {
         stale_translations none;  // nothing was mapped
         map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_2m, none);
     }
-    // What is not resident now becomes so at the first touch, as ever.
+    // Pages that are not resident now become so on first touch, as usual.
     if (options_.pager == residency::populate)
         raw_syscall(__NR_madvise, static_cast<long>(at.value), static_cast<long>(bytes),
                     populate_write);
@@ -191,9 +191,9 @@ bool arena::grow_in_host(std::uint64_t bytes) {
         return false;
     }
     memory::host_edit editing(lock());
-    // Another thread may have done it.
+    // Another thread may already have grown it.
     if (pages_.free_pages() && page_size << pages_.largest_free_order() >= bytes) return true;
-    // A block of this size begins at a multiple of it.
+    // A block of this size begins at a multiple of the size.
     std::uint64_t block = page_size;
     while (block < bytes) block <<= 1;
     const std::uint64_t unit = memory::chunk_size;
@@ -276,7 +276,7 @@ std::uint64_t arena::zero_some_in_host(std::uint64_t most) {
 
 namespace {
 
-/// A quarter of the address space, or of the private memory, that the process may have.
+/// Returns a quarter of the address space, or of the private memory, that the process may have.
 std::uint64_t share_of_limits() {
     constexpr long data = 2, address_space = 9;  // RLIMIT_...
     std::uint64_t least = ~std::uint64_t{0};
@@ -307,7 +307,7 @@ std::uint64_t default_arena_bytes() {
 outcome reserve_process_arena(const arena_options& planned) {
     memory::held guard(memory::the_locks.process_arena);
     if (the_process_arena.exists()) return base::success;
-    // Other arenas and chunks need addresses, too.
+    // Other arenas and chunks need physical addresses, too.
     const std::uint64_t most = cell::the_cell.space().physical_left() / 4;
     arena_options options = planned;
     if (options.bytes > most) options.bytes = most;

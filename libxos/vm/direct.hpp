@@ -1,4 +1,4 @@
-// Services that ordinary code calls as functions, in the flat modes: no signal may be delivered
+// Services that ordinary code calls as functions, in the flat modes. No signal may be delivered
 // until they are done.
 #pragma once
 

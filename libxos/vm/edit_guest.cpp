@@ -1,7 +1,7 @@
 // Kernel side: batches of edits, scans and queries of views.
 //
-// A batch is checked as a whole before its first change, and after that nothing can fail: tables
-// exist, frames have been counted. Runs on the system-call stack under the address space's lock.
+// A batch is checked as a whole before its first change. After that nothing can fail: tables exist,
+// frames have been counted. Runs on the system-call stack under the address space's lock.
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
@@ -23,7 +23,7 @@ void map_new(const view& v, const edit& e, stale_translations& stale) {
     }
 }
 
-/// After the flush: nobody can reach the frames any more.
+/// Called after the flush: nobody can reach the frames any more.
 void release_frames(const view& v, const edit& e) {
     for_each_piece(v, e.begin, e.length, [&](const piece& p) {
         if (v.is_replaced(p.index)) return;
@@ -47,7 +47,7 @@ struct needs {
     std::uint64_t frames = 0;
 };
 
-/// The edits of a batch are mostly in one view.
+/// Remembers the last view: most edits of a batch are in the same one.
 class view_finder {
   public:
     const view* find(gva a) {
@@ -122,8 +122,8 @@ class view_finder {
     }
 }
 
-/// A batch that gives many 4 KiB pages of a view the same access, as collectors and checkpointers
-/// do: the view, or null. Everything is checked then.
+/// Detects a batch that gives many 4 KiB pages of one view the same access, as garbage collectors
+/// and checkpointers do. Returns the view, everything checked, or null.
 const view* view_of_alike_protections(const edit_request& request) {
     const edit first = request.edits[0];
     const view* const v = find_view(first.begin);
@@ -236,7 +236,7 @@ long scan_used(long argument, long, long, long, long, long) {
             for (unsigned i = 0; i < p.count(); i++) note(is_used);
             return;
         }
-        // Most pages are unused, so looking for the next used one is what counts.
+        // Most pages are unused, so finding the next used one must be fast.
         entry* slot = p.table() + p.first();
         for (unsigned i = 0; i < p.count();) {
             const std::uint64_t left_of_word = 64 - (at & 63), left = p.count() - i;

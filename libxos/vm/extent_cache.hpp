@@ -1,9 +1,10 @@
-// Extents that were freed last and are likely to be wanted again, in one piece: a few for each
-// vCPU, so that threads do not meet at the one lock for every small piece of memory.
+// Caches of recently freed extents, likely to be wanted again in one piece. Each vCPU has a few, so
+// that threads do not compete for the one lock for every small piece of memory.
 //
-// The allocator takes them for allocated. A bit for each page says that it is on its way into a
-// cache, or there: who sets it owns the page, so what is freed twice is noticed without the lock.
-// A slot is one word that is exchanged as a whole; under the lock, anybody may empty all of them.
+// The allocator counts cached extents as allocated. A bit for each page says that the page is in a
+// cache or on its way there. Setting the bit takes ownership of the page, so a double free is
+// detected without the lock. A slot is one word, exchanged as a whole; any thread may empty all
+// slots under the lock.
 #pragma once
 
 #include <atomic>
@@ -13,7 +14,7 @@ namespace xos::vm {
 
 class extent_caches {
   public:
-    /// Pages of the largest extent kept: it lies within one word of the bits.
+    /// Pages of the largest cached extent: it lies within one word of the bits.
     static constexpr std::uint64_t most = 64;
 
     static constexpr std::uint64_t bytes_of_bits(std::uint64_t pages) {
@@ -21,20 +22,20 @@ class extent_caches {
     }
     static constexpr std::uint64_t bytes_of_slots(unsigned vcpus) { return vcpus * sizeof(own); }
 
-    /// Zeroed memory that kernel-side code can always touch.
+    /// `bits` and `slots` are zeroed memory that kernel-side code can always touch.
     void attach(void* bits, void* slots, unsigned vcpus) {
         bits_ = static_cast<std::atomic<std::uint64_t>*>(bits);
         caches_ = static_cast<own*>(slots);
         vcpus_ = vcpus;
     }
 
-    /// Aligned like what the buddy allocator hands out, and small enough.
+    /// Whether an extent is small enough, and aligned like the buddy allocator's.
     static bool fits(std::uint64_t first, std::uint64_t count) {
         return count - 1 < most &&
                (first & (~std::uint64_t{0} >> __builtin_clzl(2 * count - 1) >> 1)) == 0;
     }
 
-    /// Makes these pages the caller's to keep(). False: some are in a cache, or on their way.
+    /// Claims these pages for keep(). False: some are in a cache, or on their way.
     bool claim(std::uint64_t first, std::uint64_t count) {
         const std::uint64_t mask = mask_of(first, count);
         const std::uint64_t before = word_of(first).fetch_or(mask, std::memory_order_acq_rel);
@@ -64,7 +65,8 @@ class extent_caches {
         std::uint64_t first = 0, count = 0;
     };
 
-    /// Puts claimed pages into the cache of a vCPU; what had to make room is returned, claimed.
+    /// Puts claimed pages into the cache of a vCPU; returns the extent that it displaces, still
+    /// claimed.
     extent keep(std::uint64_t vcpu, std::uint64_t first, std::uint64_t count) {
         own& o = caches_[vcpu];
         const std::uint64_t packed = first << 32 | count;
@@ -77,7 +79,7 @@ class extent_caches {
         return unpack(o.slots[o.turn++ % slots].exchange(packed, std::memory_order_acq_rel));
     }
 
-    /// An extent of exactly this size, no longer claimed.
+    /// Takes an extent of exactly this size, no longer claimed.
     extent take(std::uint64_t vcpu, std::uint64_t count) {
         for (auto& slot : caches_[vcpu].slots) {
             std::uint64_t packed = slot.load(std::memory_order_relaxed);
@@ -94,7 +96,7 @@ class extent_caches {
         word_of(first).fetch_and(~mask_of(first, count), std::memory_order_acq_rel);
     }
 
-    /// f(extent) for everything that is in a cache and now is not, no longer claimed.
+    /// Empties all caches; calls f(extent) for each extent, no longer claimed.
     template <class F>
     void empty(unsigned vcpus, F&& f) {
         for (unsigned i = 0; i < vcpus && i < vcpus_; i++) {
@@ -110,7 +112,7 @@ class extent_caches {
 
   private:
     static constexpr unsigned slots = 7;
-    /// Of one vCPU, in a cache line of its own.
+    /// The cache of one vCPU, in a cache line of its own.
     struct alignas(64) own {
         std::atomic<std::uint64_t> slots[extent_caches::slots];  ///< first page << 32 | pages
         std::uint64_t turn;

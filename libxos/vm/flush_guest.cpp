@@ -1,9 +1,9 @@
 // Kernel side: makes vCPUs forget translations that allow too much.
 //
-// KVM has no call for it. But when Linux takes a page away that a guest has mapped, KVM must
-// interrupt every vCPU that is in the guest and have it flush, before Linux goes on; so this takes
-// away a page that nobody needs (Linux, virt/kvm/kvm_main.c, kvm_flush_remote_tlbs). A software KVM
-// shadows the guest's tables and flushes the others itself when one reloads CR3.
+// KVM has no call for it. But when Linux takes a page away that a guest has mapped, KVM must first
+// make every vCPU in the guest leave it and flush. So this code takes away a page that nobody needs
+// (Linux, virt/kvm/kvm_main.c, kvm_flush_remote_tlbs). A software KVM shadows the guest's tables
+// and flushes the other vCPUs itself when one reloads CR3.
 #include <linux/mman.h>
 
 #include "libxos/base/raw_syscall.hpp"
@@ -27,7 +27,7 @@ void give_up_page(void* page) {
     base::raw_syscall(__NR_madvise, base::as_long(page), page_size, MADV_DONTNEED);
 }
 
-/// Those that hold none will look at their flag before they go on.
+/// vCPUs that hold none check their flag before they continue.
 bool others_hold_translations(const arch::guest_area& own) {
     auto& cell = cell::the_cell;
     const unsigned n = __atomic_load_n(&cell.context_count, __ATOMIC_ACQUIRE);
@@ -45,7 +45,7 @@ void flush_others() {
     if (cell::the_cell.context_count < 2) return;
     const arch::guest_area& own = *arch::current_area();
     if (!others_hold_translations(own)) return;
-    // Only a page that the guest has used has a translation to take away.
+    // KVM only flushes for a page that the guest has used, so the page is touched first.
     auto* page = reinterpret_cast<volatile char*>(cell::the_cell.flush_page.value);
     *page = 1;
     arch::call_host_from_kernel(give_up_page, const_cast<char*>(page));

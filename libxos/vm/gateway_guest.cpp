@@ -1,4 +1,4 @@
-// What the SYSCALL entry calls for a number that Linux does not have.
+// The table of services that the SYSCALL entry calls for numbers that Linux does not have.
 #include "libxos/arch/guest_layout.h"
 #include "libxos/vm/arena.hpp"
 #include "libxos/vm/spaces.hpp"

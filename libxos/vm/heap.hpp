@@ -1,12 +1,12 @@
-// The program's break (brk(2)), served inside.
+// The program's break (brk(2)), served inside the guest.
 //
-// Linux's own break runs ahead of the program's by a window, so that growing and shrinking within
-// it is a number here and, where memory comes back into use, zeroing. Addresses, order and contents
-// are what Linux's would be. A thread outside would meet Linux's break, so this is for processes
-// whose every thread is inside: the preload's.
+// Linux's own break is ahead of the program's by a window. To grow or shrink within it only changes
+// a number here and, where memory comes back into use, zeroes it. Addresses, order and contents are
+// as with Linux. A thread outside would see Linux's break, so this is only for processes whose
+// every thread is inside, such as the preload's.
 //
-// When the program does something else to these addresses (munmap, mprotect, a fixed mapping, ...),
-// Linux's break becomes the program's for good, and every later brk is Linux's.
+// When the program uses these addresses in another way (munmap, mprotect, a fixed mapping, ...),
+// Linux's break becomes the program's for good, and Linux carries out every later brk.
 #pragma once
 
 #include <xos/residency.hpp>
@@ -15,15 +15,15 @@
 
 namespace xos::vm {
 
-/// Under the address space's lock.
+/// Protected by the address space's lock.
 struct program_break {
-    bool known = false;     ///< the rest says something
+    bool known = false;     ///< the other fields are valid
     bool is_linux = false;  ///< Linux's break is the program's
     residency pager{};
     std::uint64_t window = 0;    ///< bytes, for residency::window
-    std::uint64_t begin = 0;     ///< below it is none of our business
-    std::uint64_t current = 0;   ///< what the program knows
-    std::uint64_t used_end = 0;  ///< from here on pages are zero
+    std::uint64_t begin = 0;     ///< addresses below it are not the heap's
+    std::uint64_t current = 0;   ///< the break that the program knows
+    std::uint64_t used_end = 0;  ///< pages from here on are zero
     std::uint64_t linux_break = 0;
 
     bool contains(std::uint64_t address, std::uint64_t length) const {
@@ -35,22 +35,22 @@ extern program_break the_break;
 
 void serve_break(residency pager, std::uint64_t window);
 
-/// Host mode, without the lock. Makes room for a break at `wanted` if Linux has it.
+/// Host mode, without the lock. Makes room for a break at `wanted` if Linux has room.
 void extend_break(std::uint64_t wanted);
-/// Host mode, without the lock. Linux's break becomes `wanted`, or what Linux makes of it, and the
-/// program's that.
+/// Host mode, without the lock. Sets Linux's break to `wanted`, or as far as Linux allows, and the
+/// program's to the same.
 void set_linux_break(std::uint64_t wanted);
-/// Host mode, without the lock. What the program has not asked for goes back to Linux, who may then
-/// be asked by others until the next brk inside.
+/// Host mode, without the lock. Gives what the program has not asked for back to Linux; others may
+/// then use Linux's break until the next brk inside.
 void settle_break();
 
 /// Kernel side, without the lock.
 void leave_break_to_linux(std::uint64_t address, std::uint64_t length);
 /// Host mode, without the lock: the same.
 void leave_break_to_linux_from_host(std::uint64_t address, std::uint64_t length);
-/// Host mode, without the lock: wherever the heap is, and will be.
+/// Host mode, without the lock: the same wherever the heap is or will be.
 void leave_all_break_to_linux();
-/// Before Linux does something to these addresses.
+/// Must be called before Linux changes something at these addresses.
 inline void make_way(std::uint64_t address, std::uint64_t length) {
     if (the_break.contains(address, length)) [[unlikely]]
         leave_break_to_linux(address, length);

@@ -11,17 +11,17 @@ namespace {
 using anonymous::lock;
 using anonymous::round_up;
 
-/// So much above the break stays: glibc cuts its heap by 64 MiB when it has learnt that large
-/// blocks come and go, and Linux's break is ahead by half of that.
+/// So much stays above the break: glibc cuts its heap by 64 MiB when it has seen large blocks come
+/// and go, and Linux's break is ahead by half of that.
 constexpr std::uint64_t kept = std::uint64_t{128} << 20;
-/// From here on it is quicker to let Linux take the pages and give others at the first touch.
+/// From this size on it is faster to let Linux take the pages and provide new ones on first touch.
 constexpr std::uint64_t many = std::uint64_t{4} << 20;
 
 enum class step { done, more_room, by_linux };
 
-/// Under the lock.
+/// Called under the lock.
 step move_break(program_break& heap, std::uint64_t wanted) {
-    /// Below it Linux maps nothing: a question.
+    /// Linux maps nothing below this address: a lower `wanted` only asks for the break.
     constexpr std::uint64_t least = 65536;
     if (!heap.known) return step::more_room;
     if (wanted == heap.current || wanted < least) return step::done;
@@ -73,7 +73,7 @@ extern "C" long xos_brk(std::uint64_t wanted) {
             memory::guest_edit editing(lock());
             return static_cast<long>(heap.current);
         }
-        // What Linux has refused once it refuses.
+        // Linux has refused once and would refuse again.
         if (asked) return static_cast<long>(current);
         asked = heap.known;
         arch::in_host_from_kernel([=] { extend_break(wanted); });

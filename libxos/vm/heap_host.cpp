@@ -34,8 +34,7 @@ void learn() {
     heap().known = true;
 }
 
-/// A small heap ends with a large page, which it is too small to be made of; a larger one is ahead
-/// by a quarter.
+/// Rounds up to a large page, which a small heap cannot fill; a larger one is ahead by a quarter.
 std::uint64_t ahead_of(std::uint64_t wanted) {
     constexpr std::uint64_t least = std::uint64_t{128} << 10, most = std::uint64_t{32} << 20;
     const std::uint64_t quarter = (wanted - heap().begin) / 4;
@@ -43,7 +42,8 @@ std::uint64_t ahead_of(std::uint64_t wanted) {
     return align_up(wanted + more, large_page_size);
 }
 
-/// Kernel-side code zeroes there under the lock, so nothing may be missing then.
+/// Makes the heap's memory visible: kernel-side code zeroes it under the lock, when nothing may be
+/// missing.
 bool make_visible(std::uint64_t begin, std::uint64_t end) {
     using result = memory::address_space::chunk_result;
     for (gva at = gva{begin}.align_down(memory::chunk_size); at.value < end;
@@ -71,7 +71,7 @@ void extend_break(std::uint64_t wanted) {
     if (heap().is_linux || wanted <= heap().linux_break) return;
     const std::uint64_t old_end = align_up(heap().linux_break, page_size);
     std::uint64_t now = linux_brk(target);
-    // Less than a window may be within the program's limits.
+    // The program's limits may allow less than a window.
     if (now < wanted) now = linux_brk(align_up(wanted, page_size));
     if (now < wanted) now = linux_brk(wanted);
     heap().linux_break = now;
@@ -89,13 +89,13 @@ void extend_break(std::uint64_t wanted) {
 }
 
 void set_linux_break(std::uint64_t wanted) {
-    // Code that goes is no code when something else comes.
+    // Removes the right to execute from code that is about to go.
     if (heap().is_linux && wanted >= heap().begin && wanted < heap().linux_break)
         cell::the_cell.space().set_executable(gva{align_up(wanted, page_size)},
                                               heap().linux_break - wanted, false);
     memory::host_edit editing(lock());
     learn();
-    // Linux answers a wish that it refuses with its own break, which must be the program's then.
+    // If Linux refuses a wish it answers with its own break, which must then be the program's.
     if (heap().linux_break != heap().current) linux_brk(heap().current);
     const std::uint64_t now = linux_brk(wanted);
     heap().current = heap().linux_break = now;

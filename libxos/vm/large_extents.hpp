@@ -1,9 +1,9 @@
-// Large extents of the process arena, in one piece from mmap(2) to munmap(2): what malloc takes for
-// a large block, and often gives back untouched.
+// Large extents of the process arena, each in one piece from mmap(2) to munmap(2): malloc takes
+// them for large blocks, and often gives them back untouched.
 //
-// A free one is kept for the next of its size, so that neither costs more the larger it is. Its
-// windows of 2 MiB are translated when somebody touches them; which ones, is noted here. Under the
-// address space's lock, but for find() and note_touched().
+// A free extent is kept for the next request of its size, so that neither call costs more for
+// larger sizes. Its windows of 2 MiB are translated on first touch, and the touched ones are
+// recorded here. Under the address space's lock, except find() and note_touched().
 #pragma once
 
 #include <xos/types.hpp>
@@ -12,7 +12,7 @@ namespace xos::vm {
 
 class large_extents {
   public:
-    /// From this size on, in pages.
+    /// The smallest large extent, in pages.
     static constexpr std::uint64_t least = 2 * large_page_size / page_size;
     static constexpr std::uint64_t window = large_page_size / page_size;
     static constexpr std::uint64_t most_pages = huge_page_size / page_size;
@@ -25,7 +25,7 @@ class large_extents {
         bool contains(std::uint64_t page) const { return page - first < count; }
     };
 
-    /// A free one of this size, which is the caller's now; null if there is none.
+    /// Takes a free extent of this size, which is then the caller's; null if there is none.
     extent* take(std::uint64_t count) {
         for (extent& e : extents_) {
             if (e.count != count || !e.is_free) continue;
@@ -35,7 +35,7 @@ class large_extents {
         return nullptr;
     }
 
-    /// Notes one that was allocated; null if there is no room for that.
+    /// Records an extent that was allocated; null if there is no room for that.
     extent* add(std::uint64_t first, std::uint64_t count) {
         for (extent& e : extents_) {
             if (e.count != 0) continue;
@@ -46,7 +46,7 @@ class large_extents {
         return nullptr;
     }
 
-    /// The one that is exactly these pages and in use, or null.
+    /// Returns the extent that has exactly these pages and is in use, or null.
     extent* exactly(std::uint64_t first, std::uint64_t count) {
         for (extent& e : extents_) {
             if (e.first == first && e.count == count && !e.is_free) return &e;
@@ -54,7 +54,7 @@ class large_extents {
         return nullptr;
     }
 
-    /// Parts of it go their own way from now on.
+    /// Forgets an extent, parts of which will be treated differently from now on.
     void forget(std::uint64_t first, std::uint64_t count) {
         if (!some_) [[likely]]
             return;
@@ -64,7 +64,7 @@ class large_extents {
         }
     }
 
-    /// f(extent) for everything that is free; nothing is kept then.
+    /// Calls f(extent) for every free extent; no extent is kept then.
     template <class F>
     bool empty(F&& f) {
         bool some = false;
@@ -100,7 +100,7 @@ class large_extents {
         __atomic_fetch_or(&e.touched[n / 64], std::uint64_t{1} << n % 64, __ATOMIC_RELAXED);
     }
 
-    /// f(first page) for every window that was touched; none is then.
+    /// Calls f(first page) for every touched window; all count as untouched then.
     template <class F>
     static void for_each_touched(extent& e, F&& f) {
         for (std::uint64_t word = 0; word * 64 * window < e.count; word++) {

@@ -1,8 +1,9 @@
-// System calls by which Linux comes to hold pages of the process: it goes on using them when the
-// program has unmapped them, or is told something by a descriptor instead of an address.
+// System calls by which Linux comes to hold pages of the process. Linux goes on using such pages
+// after the program has unmapped them, or learns about them by a descriptor instead of an address.
 //
-// What is lent by an address becomes Linux's (linux_memory.hpp). Where it cannot be known which
-// pages a call lends, everything that the program gives back from then on loses its frames first.
+// Memory that is lent by an address becomes Linux's (linux_memory.hpp). If the pages that a call
+// lends cannot be known, all memory that the program gives back from then on first loses its
+// frames.
 #include <linux/mman.h>
 #include <linux/userfaultfd.h>
 
@@ -20,7 +21,7 @@ using cell::io_vector;
 
 namespace {
 
-/// The `type` of requests of ioctl(2) that keep no memory of their caller's (Linux,
+/// The `type` of ioctl(2) requests that keep none of their caller's memory (Linux,
 /// Documentation/userspace-api/ioctl/ioctl-number.rst).
 constexpr unsigned char harmless_requests[] = {
     'T',                   // terminals
@@ -41,7 +42,7 @@ bool keeps_memory(std::uint64_t request) {
     return true;
 }
 
-/// All that an array of buffers names.
+/// Entrusts all buffers of an array to Linux.
 void entrust_buffers(std::uint64_t array, std::uint64_t count) {
     constexpr std::uint64_t most = 1024;  // UIO_MAXIOV
     for (std::uint64_t i = 0; i < count && i < most; i++) {
@@ -60,13 +61,13 @@ long vmsplice(context& c, const std::uint64_t* a) {
     return forward(c, __NR_vmsplice, a);
 }
 
-/// Its buffers may be the kernel's until their completion, and are found in memory that both share.
+/// The kernel may own the ring's buffers until completion; they are named in shared memory.
 long io_uring_setup(context& c, const std::uint64_t* a) {
     expect_lent_pages();
     return forward(c, __NR_io_uring_setup, a);
 }
 
-/// The ring may be another process's work.
+/// The ring may have been set up by another process.
 long io_uring_enter(context& c, const std::uint64_t* a) {
     expect_lent_pages();
     return forward(c, __NR_io_uring_enter, a);
@@ -78,7 +79,7 @@ long io_uring_register(context& c, const std::uint64_t* a) {
     const auto what = static_cast<std::uint32_t>(a[1]);
     if (what == buffers) entrust_buffers(a[2], a[3]);
     if (what == buffers_with_tags || what == update_of_buffers) {
-        struct {  // io_uring_rsrc_register and io_uring_rsrc_update2, alike as far as that matters
+        struct {  // io_uring_rsrc_register and io_uring_rsrc_update2 agree in these fields
             std::uint32_t count_or_offset, flags;
             std::uint64_t first, data, tags_or_count;
         } wanted;
@@ -97,7 +98,7 @@ long io_setup(context& c, const std::uint64_t* a) {
     return forward(c, __NR_io_setup, a);
 }
 
-/// SO_ZEROCOPY: without it MSG_ZEROCOPY lends nothing.
+/// Needed for SO_ZEROCOPY: without it MSG_ZEROCOPY lends nothing.
 long setsockopt(context& c, const std::uint64_t* a) {
     constexpr std::uint32_t socket_level = 1, zero_copy = 60;
     if (static_cast<std::uint32_t>(a[1]) == socket_level &&
@@ -106,8 +107,8 @@ long setsockopt(context& c, const std::uint64_t* a) {
     return forward(c, __NR_setsockopt, a);
 }
 
-/// Faults of other memory than libxos thinks, events that wait for whoever reads them: what is
-/// watched by a userfaultfd has to be Linux's altogether.
+/// A userfaultfd reports faults of memory that libxos cannot foresee, and its events wait for a
+/// reader. So the memory must be entirely Linux's.
 long userfaultfd(context& c, const std::uint64_t* a) {
     retire_arena(zero_pages::go);
     return forward(c, __NR_userfaultfd, a);
@@ -123,7 +124,7 @@ long ioctl(context& c, const std::uint64_t* a) {
     return forward(c, __NR_ioctl, a);
 }
 
-/// Of this process, it may be; and then as madvise.
+/// The process may be this one; then it acts like madvise.
 long process_madvise(context& c, const std::uint64_t* a) {
     entrust_buffers(a[1], a[2]);
     return forward(c, __NR_process_madvise, a);

@@ -33,8 +33,9 @@ bool is_zero(gva page) {
     return true;
 }
 
-/// Where a part was restored, a border can remain, in a forked process for one; and mremap(2) wants
-/// one mapping. The memory is copied, which nobody must write to meanwhile.
+/// Joins mappings whose border has remained after a part was restored, for example in a forked
+/// process: mremap(2) needs a single mapping. The memory is copied, and nobody may write to it
+/// meanwhile.
 void join_mappings(gva begin, std::uint64_t length) {
     const gva end = begin + length;
     bool is_one = false;
@@ -57,7 +58,7 @@ void join_mappings(gva begin, std::uint64_t length) {
         raw_syscall(__NR_munmap, copy, n);
 }
 
-/// The page is what Linux would take for one that was never touched.
+/// Drops pages of zeros: Linux then takes them for pages that were never touched.
 void drop_zero_pages(gva begin, std::uint64_t length) {
     constexpr unsigned at_once = 256;
     for (gva at = begin; at < begin + length; at = at + at_once * page_size) {
@@ -75,17 +76,17 @@ void drop_zero_pages(gva begin, std::uint64_t length) {
     }
 }
 
-/// What Linux should allow on a page of the arena.
+/// The rights that Linux should give on a page of the arena.
 enum : int { as_it_is = -2, unmapped = -1 };  // or PROT_...
 int protection_in_linux(arena& a, gva page) {
     const arch::entry e = entry_at(page);
     if (is_linux(e)) return as_it_is;
     if (is_mapped(e)) return protection_for(access_of(e));
-    // Allocated, but not mapped yet, or on loan to Linux.
+    // The page is allocated but not mapped yet, or on loan to Linux.
     return a.pages().is_allocated(a.page_of(page)) ? as_it_is : unmapped;
 }
 
-/// Under the lock. Linux's own tables say the truth about the arena.
+/// Gives Linux's own tables the rights that the guest's have in the arena. Under the lock.
 void tell_linux(arena& a, zero_pages what) {
     for_each_run(
         a.begin(), a.grown(), [&](gva page) { return protection_in_linux(a, page); },
@@ -192,7 +193,7 @@ cell::concealed_page conceal(std::uint64_t at) {
         raw_syscall(__NR_mprotect, as_long(page), page_size, protection_for(access_of(e)));
         return {at, true};
     }
-    // Nobody must get it meanwhile.
+    // Nobody may get the page meanwhile.
     if (page - a.begin() < a.grown() && !a.pages().take(a.page_of(page), 1)) return {};
     raw_syscall(__NR_munmap, as_long(page), page_size);
     return {at, false};
@@ -203,7 +204,7 @@ void reveal(const cell::concealed_page& concealed) {
     const gva page{concealed.page};
     if (!concealed.page) return;
     memory::host_edit editing(lock());
-    if (!a.exists()) return;  // Linux knows it all since
+    if (!a.exists()) return;  // Linux has learnt everything since
     if (concealed.was_mapped) {
         raw_syscall(__NR_mprotect, as_long(page), page_size, read_write);
         return;
@@ -247,15 +248,15 @@ void show_arena_to_linux() {
 
 void retire_arena(zero_pages what) {
     arena& a = memory_arena();
-    // Only who watches memory by a userfaultfd can tell.
+    // Only a program that watches memory by a userfaultfd can see the difference.
     if (what == zero_pages::go) cell::the_cell.space().add_slots_apart();
     leave_all_break_to_linux();
     {
         memory::host_edit editing(lock());
         a.plan({});
         if (!a.exists()) return;
-        // Who frees a small extent needs no lock.
-        // In the child of a fork, though, that thread may not exist.
+        // A thread frees a small extent without the lock. In the child of a fork that thread may
+        // not exist.
         for (int patience = 1000; patience > 0 && a.has_claims(); patience--)
             raw_syscall(__NR_sched_yield);
         tell_linux(a, what);

@@ -1,12 +1,12 @@
-// System calls about memory that leave the guest: Linux carries them out. Two things follow in the
-// guest's page tables, which KVM does not change with Linux's.
+// System calls about memory that leave the guest: Linux carries them out. Two things must be kept
+// up to date in the guest's page tables, which KVM does not change with Linux's.
 //
-// What may be executed: the right goes before the call that takes it away, which then makes KVM
-// drop the translations. It comes after the call that gives it, or at the first attempt
-// (find_code).
+// The first is what may be executed. The right is removed before the call that takes it away, which
+// then makes KVM drop the translations. It is added after the call that gives it, or at the first
+// attempt to execute (find_code).
 //
-// What Linux manages in the process arena: see linux_memory.hpp. The local calls of
-// anonymous_guest.cpp answer what is libxos's alone; the rest arrives here.
+// The second is what Linux manages in the process arena: see linux_memory.hpp. The local calls of
+// anonymous_guest.cpp handle memory that is libxos's alone; the rest arrives here.
 #include <linux/mman.h>
 #include <linux/shm.h>
 
@@ -35,15 +35,15 @@ bool is_taken_back(const context& c) {
     return c.where == cell::position::taken_back;
 }
 
-/// Whether a call reaches memory without which the cell could not go on. Linux refuses the same for
-/// its own, and for what is sealed.
+/// Whether a call concerns memory that the cell needs to continue. Linux refuses the same for its
+/// own mappings and for sealed ones.
 bool is_own(std::uint64_t begin, std::uint64_t length) {
     if (begin % page_size != 0 || round_up(length) < length) return false;
     return length != 0 && cell::overlaps_own_memory(gva{begin}, round_up(length));
 }
 
 void set_executable(std::uint64_t begin, std::uint64_t length, bool executable) {
-    // Linux refuses what is not aligned, or wraps around; lengths it rounds up.
+    // Linux refuses ranges that are misaligned or wrap around; it rounds lengths up.
     const std::uint64_t bytes = round_up(length);
     if (begin % page_size != 0 || bytes < length || begin + bytes < begin) return;
     if (!the_cell.space().set_executable(gva{begin}, bytes, executable))
@@ -62,7 +62,7 @@ struct range {
     }
 };
 
-/// How far from its beginning all of it is mapped.
+/// Returns the length of the mapped part at the beginning of the range.
 std::uint64_t mapped_length(const range& r) {
     memory::host_edit editing(lock());
     std::uint64_t bytes = 0;
@@ -70,13 +70,13 @@ std::uint64_t mapped_length(const range& r) {
     return bytes;
 }
 
-/// Pages of the range that are free become the program's, for Linux to map something there.
+/// Allocates the free pages of the range, for Linux to map something there.
 void take_free_pages(const range& r) {
     arena& a = memory_arena();
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size)
         a.pages().take(a.page_of(p), 1);
 }
-/// What is not mapped after all is free again.
+/// Frees the pages that were not mapped after all.
 void give_back_unmapped(const range& r) {
     arena& a = memory_arena();
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size) {
@@ -84,7 +84,7 @@ void give_back_unmapped(const range& r) {
     }
 }
 
-/// A stack grows into what is free below it, as far as stacks grow: Linux needs a hole there.
+/// A stack grows into the free addresses below it, as far as stacks grow: Linux needs a hole there.
 void make_room_below(gva begin) {
     constexpr std::uint64_t most = std::uint64_t{8} << 20;
     arena& a = memory_arena();
@@ -96,7 +96,7 @@ void make_room_below(gva begin) {
     mark_as_linux(lowest, begin - lowest, false);
 }
 
-/// MAP_FIXED of something that is Linux's over a part of the arena.
+/// Carries out MAP_FIXED over a part of the arena for a mapping that is Linux's.
 long map_in_arena(context& c, const range& r, const std::uint64_t* a) {
     arena& arena = memory_arena();
     const std::uint64_t end = r.begin - arena.begin() + r.length;
@@ -122,8 +122,8 @@ long map_in_arena(context& c, const range& r, const std::uint64_t* a) {
     return result;
 }
 
-/// munmap of a part of the arena of which Linux manages something: new memory takes its place, and
-/// belongs to the arena again.
+/// Carries out munmap of a part of the arena in which Linux manages something: new memory takes its
+/// place and belongs to the arena again.
 long unmap_in_arena(const range& r) {
     if (const long error = map_fresh(r.begin, r.length)) return error;
     arena& a = memory_arena();
@@ -133,7 +133,7 @@ long unmap_in_arena(const range& r) {
     }
     stale_translations none;
     unmap_range(a.own_view(), r.begin, r.length, false, none);
-    // Should another thread have touched it just before, KVM forgets that now.
+    // If another thread has touched it just before, KVM forgets that now.
     raw_syscall(__NR_madvise, static_cast<long>(r.begin.value), static_cast<long>(r.length),
                 MADV_DONTNEED);
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size)
@@ -141,7 +141,7 @@ long unmap_in_arena(const range& r) {
     return 0;
 }
 
-/// What a call leaves behind in the arena of the range that it has moved away.
+/// Cleans up the range in the arena that a call has moved away.
 void take_place_of_moved(const range& r) {
     if (r.is_in_arena) unmap_in_arena(r);
 }
@@ -174,7 +174,7 @@ long remap_in_arena(context& c, const range& from, const std::uint64_t* a) {
     return result;
 }
 
-/// Linux is told something about a range that stays with it.
+/// Makes a call that tells Linux something about a range, which becomes Linux's.
 long tell_of_range(context& c, std::uint64_t number, const std::uint64_t* a, bool goes_on) {
     const std::uint64_t begin = a[0] & ~(page_size - 1);
     const range r(begin, a[1] + (a[0] - begin));
@@ -184,7 +184,7 @@ long tell_of_range(context& c, std::uint64_t number, const std::uint64_t* a, boo
     }
     entrust(r.begin, r.length);
     if (mapped_length(r) == r.length) return forward(c, number, a);
-    // There are holes, of which Linux does not know. Some calls go on behind them.
+    // The range has holes that Linux does not know of. Some calls continue behind them.
     long error = 0;
     for (std::uint64_t at = 0; at < r.length && error == 0;) {
         const range rest(r.begin.value + at, r.length - at);
@@ -204,7 +204,7 @@ long tell_of_range(context& c, std::uint64_t number, const std::uint64_t* a, boo
 
 long mmap(context& c, const std::uint64_t* a) {
     const bool executable = a[2] & PROT_EXEC;
-    // Whatever descriptor anonymous memory is asked for with means nothing.
+    // The descriptor of an anonymous mapping has no meaning.
     const std::uint64_t descriptor = a[3] & MAP_ANONYMOUS ? ~std::uint64_t{0} : a[4];
     const std::uint64_t call[6] = {a[0], a[1], a[2], a[3], descriptor, a[5]};
     if (a[3] & exact_place) {
@@ -213,7 +213,7 @@ long mmap(context& c, const std::uint64_t* a) {
     }
     if (a[3] & MAP_FIXED && !executable) set_executable(a[0], a[1], false);
     const long r = forward(c, __NR_mmap, call);
-    // Elsewhere an address may have had code that shmdt(2) or another process took away.
+    // Otherwise the address may have had code that shmdt(2) or another process took away.
     if (!is_error(r) && (executable || !(a[3] & MAP_FIXED)))
         set_executable(static_cast<std::uint64_t>(r), a[1], executable);
     return r;
@@ -266,13 +266,13 @@ long pkey_mprotect(context& c, const std::uint64_t* a) {
     return change_protection(c, __NR_pkey_mprotect, a);
 }
 
-/// Code that has moved becomes executable where it is when it is used.
+/// Code that has moved becomes executable at its new address when it is used.
 long mremap(context& c, const std::uint64_t* a) {
     const range from(a[0], a[1]);
     const bool fixed = a[3] & MREMAP_FIXED;
     const bool onto_arena = fixed && range(a[4], a[2]).is_in_arena;
     if (from.is_in_arena || onto_arena) return remap_in_arena(c, from, a);
-    // Linux's answer to a range that is no single mapping.
+    // Linux gives this error for a range that is not a single mapping.
     if (is_own(a[0], a[1])) return error_fault;
     if (fixed && is_own(a[4], a[2])) return error_perm;
     set_executable(a[0], a[1], false);
@@ -296,7 +296,7 @@ long shmat(context& c, const std::uint64_t* a) {
     return r;
 }
 
-/// Advice that leaves nothing behind is only Linux's to follow. All else, known or not, is a fact
+/// Advice without a lasting effect only goes to Linux. Any other advice, known or not, is a fact
 /// about the range that stays with it.
 long madvise(context& c, const std::uint64_t* a) {
     if (!range(a[0], a[1]).is_in_arena && is_own(a[0], a[1])) return error_perm;
@@ -344,7 +344,7 @@ long name_memory(context& c, const std::uint64_t* a) {
     return forward(c, __NR_prctl, a);
 }
 
-/// Linux would make everything resident that libxos keeps in reserve, many gigabytes.
+/// Linux would make all of libxos's reserve resident, which is many gigabytes.
 long mlockall(context& c, const std::uint64_t* a) {
     constexpr std::uint64_t which = MCL_CURRENT | MCL_FUTURE;
     const bool valid = (a[0] & which) && !(a[0] & ~(which | MCL_ONFAULT));

@@ -25,8 +25,8 @@ struct place {
     if (!at.slot) return at.problem;
     if (!frame.is_aligned(page_size)) return map_result::misaligned;
     const arch::entry wanted(frame, flags_of(a) | memory::accessed_and_dirty);
-    // Not present to present, or to more permission: no translation that a TLB holds allows more
-    // than the entry does, so nothing is flushed (Intel SDM vol. 3A, 4.10.4.3).
+    // The entry goes from not present to present, or gains permission. No TLB holds a translation
+    // that allows more than the entry does, so nothing is flushed (Intel SDM vol. 3A, 4.10.4.3).
     arch::entry old{};
     while (!arch::compare_exchange(*at.slot, old, wanted)) {
         if (old.has(leaving)) {
@@ -58,14 +58,14 @@ struct place {
     return map_result::ok;
 }
 
-/// Out of line, so that the usual way calls nothing and keeps everything in scratch registers.
+/// Out of line, so that the usual way makes no call and uses only scratch registers.
 [[gnu::noinline, gnu::cold]] long end_kernel_with_flush(arch::guest_area& area, std::uint64_t outer,
                                                         gva page) {
     flush_page(page);
     return end_kernel(area, outer, map_result::ok);
 }
 
-/// Whether a page is flushed by one instruction.
+/// Whether one instruction flushes a page.
 bool is_only_cpu() {
     const auto& cell = cell::the_cell;
     return __atomic_load_n(&cell.context_count, __ATOMIC_ACQUIRE) < 2 && cell.current != mode::pvm;

@@ -14,7 +14,7 @@ namespace {
 using base::is_error;
 using memory::buddy;
 
-/// Whether all of it is mapped, with one access throughout.
+/// Whether all of it is mapped with the same access.
 bool is_uniform(gva begin, std::uint64_t length, access& allowed) {
     const arch::entry first = entry_at(begin);
     allowed = access_of(first);
@@ -42,7 +42,7 @@ void copy_memory(gva to, gva from, std::uint64_t bytes) {
                      bytes);
 }
 
-/// A new mapping of Linux's with a copy of what was ours.
+/// Makes a new mapping of Linux's with a copy of arena memory.
 long copy_out(gva from, std::uint64_t length, std::uint64_t wanted, access allowed,
               const std::uint64_t* target) {
     long result = 0;
@@ -59,8 +59,8 @@ long copy_out(gva from, std::uint64_t length, std::uint64_t wanted, access allow
     return result;
 }
 
-/// To another extent of the arena, to a place that the application has chosen, or out of the arena
-/// if it is full.
+/// Moves to another extent of the arena, to a place that the application has chosen, or out of the
+/// arena if it is full.
 long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::uint64_t flags,
                   std::uint64_t target, access allowed) {
     arena& a = memory_arena();
@@ -77,7 +77,7 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
     if (moved.value) {
         memory::guest_edit editing(lock());
         stale_translations stale;
-        // What the copy touches must be there: a fault would need the lock.
+        // Memory that the copy touches must be present: a fault would need the lock.
         a.forget_large(begin, length);
         a.forget_large(moved, wanted);
         protect_range(a.own_view(), begin, length, allowed == access::none ? access::read : allowed,

@@ -26,7 +26,7 @@ unsigned root_index(const view& v) {
     return v.begin.value >> page_levels_below_root & 511;
 }
 
-/// All spaces in use have smaller numbers. Under the lock.
+/// The numbers of all spaces in use are below this. Under the lock.
 unsigned spaces_used = 1;
 
 void zero_table(entry* table) {
@@ -44,7 +44,7 @@ other_space* used_space(long number) {
     return s.in_use ? &s : nullptr;
 }
 
-/// What a view maps at a page: small leaves, and parts of large ones.
+/// What a view maps at a page, which may be part of a large leaf.
 entry leaf_at(const view& v, gva page) {
     if (entry* slot = v.slot_of(page)) return arch::load(*slot);
     const std::uint64_t i = v.piece_of(page);
@@ -74,7 +74,7 @@ bool is_shared(const view& shared, const view& mine, gva page, gpa frame) {
     return false;
 }
 
-/// Tables taken beforehand, so that nothing fails half way. Linked through their first entries.
+/// Tables taken in advance, so that nothing fails half way. Linked through their first entries.
 class spare_tables {
   public:
     bool take(std::uint64_t count) {
@@ -106,7 +106,7 @@ bool has_middle_tables(const view& v) {
     return v.coarser() != arch::level::page_1g;
 }
 
-/// Lists, and a table for every piece; false if there is no memory for the lists.
+/// Makes the lists, and a table for every piece; false if there is no memory for the lists.
 bool make_tables(view& v, const view& shared, spare_tables& spares) {
     const std::uint64_t pieces = pieces_of(shared);
     const hva lists = cell::the_cell.arena.allocate_kernel(pieces * 16);
@@ -121,7 +121,7 @@ bool make_tables(view& v, const view& shared, spare_tables& spares) {
     return true;
 }
 
-/// The entry after a copy-on-write separation: the same on both sides.
+/// Returns the entry after a copy-on-write separation, the same in both spaces.
 entry until_written(entry e) {
     if (!e.is_present() || !e.has(entry_flags::writable)) return e;
     const auto writable = static_cast<std::uint64_t>(entry_flags::writable);
@@ -151,8 +151,8 @@ void copy_entries(view& v, const view& shared, bool on_write, stale_translations
     }
 }
 
-/// The tables above the view's own, down to those that hold its `coarse` entries. A view has its
-/// gigabytes for itself, so what is below the top one of them starts empty.
+/// Makes the tables above the view's own, down to those that hold its `coarse` entries. No other
+/// view is in its gigabytes, so the tables below the topmost one start empty.
 void make_upper_tables(other_space& s, view& v, unsigned slot, spare_tables& spares) {
     const unsigned at = root_index(v);
     entry* upper = nullptr;
@@ -179,7 +179,7 @@ void make_upper_tables(other_space& s, view& v, unsigned slot, spare_tables& spa
     }
 }
 
-/// Frames of the pool that only this space still maps go back.
+/// Returns frames of the pool that only this space still maps.
 void free_own_frames(const view& v, const view& shared) {
     if (v.fine_shift != 12) return;
     for (std::uint64_t offset = 0; offset < v.length; offset += page_size) {
@@ -260,7 +260,8 @@ long space_end(long number, long, long, long, long, long) {
     if (!s) return error_inval;
     if (runs_somewhere(static_cast<std::uint64_t>(number))) return error_busy;
     for (unsigned n = 0; n < s->view_count; n++) free_own_frames(s->own[n], *s->shared[n]);
-    // No vCPU walks these tables: none has them as its root, and a tagged TLB forgets them first.
+    // No vCPU walks these tables: none has them as its root, and this count makes tagged TLBs
+    // forget them first.
     __atomic_fetch_add(&the_flushes, 1, __ATOMIC_SEQ_CST);
     while (s->view_count) {
         const unsigned n = --s->view_count;
@@ -279,7 +280,7 @@ long space_separate(long number, long address, long on_write, long, long, long) 
     if (!s) return error_inval;
     const view* shared = the_views.find(gva{static_cast<std::uint64_t>(address)});
     if (!shared || !shared->has_large_leaves()) return error_inval;
-    // An arena shares its gigabytes with others, and its frames are its addresses.
+    // An arena shares its gigabytes with others, and its frames have its addresses.
     if (shared->is_arena) return error_inval;
     if (own_view(*shared, static_cast<std::uint64_t>(number)) != shared) return error_busy;
     if (s->view_count == other_space::max_views) return error_nospc;
@@ -291,7 +292,7 @@ long space_separate(long number, long address, long on_write, long, long, long) 
         return error_nomem;
     make_upper_tables(*s, v, slot, spares);
     stale_translations stale;
-    // The space may be current on a vCPU: its old way to the view goes with the flush.
+    // A vCPU may be in the space: the flush makes it forget its old way to the view.
     stale.add_all();
     copy_entries(v, *shared, on_write, stale);
     s->shared[slot] = shared;
@@ -334,7 +335,7 @@ long space_switch(long number, long, long, long, long, long) {
 
 namespace {
 
-/// Inlined where a handler calls it.
+/// Inlined into the handler that calls it.
 [[gnu::always_inline]] inline long copy_written(arch::guest_area& area, long address) {
     const gva page{static_cast<std::uint64_t>(address)};
     if (!page.is_aligned(page_size)) return static_cast<long>(map_result::misaligned);
@@ -357,7 +358,7 @@ namespace {
     const entry old = arch::load(slot);
     if (!is_mapped(old)) return static_cast<long>(map_result::not_mapped);
     if (!old.has(copied_on_write)) {
-        // Another thread was faster, or the page was never meant to be written.
+        // Another thread was faster, or the page was never writable.
         const bool done = old.is_present() && old.has(entry_flags::writable);
         return static_cast<long>(done ? map_result::ok : map_result::shrinks);
     }

@@ -11,13 +11,13 @@ using arch::entry;
 using arch::entry_flags;
 
 constexpr auto used = entry_flags::accessed | entry_flags::dirty;
-/// Of a leaf that was untouched.
+/// The flags of an untouched leaf once it has been touched.
 constexpr auto touched_flags = flags_of(access::read_write) | memory::accessed_and_dirty;
 
-/// Back to its table, for an edit of parts of it.
+/// Restores the table of a piece, so that parts of it can be edited.
 void open_up(const piece& p, stale_translations& stale) {
     if (!p.v.is_replaced(p.index)) return;
-    // The processor may have cached the large translation: what changes now must reach it.
+    // The processor may have cached the large translation, and must notice the change.
     stale.add(p.begin);
     split(p);
 }
@@ -54,8 +54,8 @@ void replace(const piece& p, entry leaf, stale_translations& stale) {
         stale.add(p.begin);
         return;
     }
-    // What a CPU has cached on its way through the table goes, too: one INVLPG drops that (Intel
-    // SDM vol. 3A, 4.10.4.1), but each small page has a translation of its own.
+    // Translations that a CPU has cached through the table must go, too. One INVLPG drops what was
+    // cached on the way (Intel SDM vol. 3A, 4.10.4.1), but each small page has its own translation.
     bool some = false;
     for (unsigned i = 0; i < 512 && !some; i++) some = arch::load(p.table()[i]).is_present();
     if (some)
@@ -97,7 +97,7 @@ void map_untouched_range(const view& v, gva begin, std::uint64_t length, gpa fir
             map_range(v, p.begin, p.length, frame, access::read_write, v.fine(), stale);
             return;
         }
-        // The table in whose place it is has only zeros. What a processor has cached of the way
+        // The table that the leaf replaces holds only zeros. What a processor has cached on the way
         // there ends with the fault of the first touch (Intel SDM vol. 3A, 4.10.4.1).
         v.tables[p.index].fetch_or(view::replaced, std::memory_order_release);
         arch::store(p.coarse(), entry(frame, entry_flags::large | held | untouched));

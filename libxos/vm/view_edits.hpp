@@ -1,11 +1,12 @@
-// Edits of the entries of one view. Under the address space's lock, in either mode; nothing fails.
+// Edits of the entries of one view. Made under the address space's lock, in either mode; no edit
+// can fail.
 #pragma once
 
 #include "libxos/vm/views.hpp"
 
 namespace xos::vm {
 
-/// A part of a view that one table covers, or less.
+/// The part of a view that one table covers, or less.
 struct piece {
     const view& v;
     std::uint64_t index;
@@ -32,20 +33,19 @@ void for_each_piece(const view& v, gva begin, std::uint64_t length, F&& f) {
     }
 }
 
-/// What an upper-level entry says of a table of ours.
+/// The upper-level entry that refers to a table of ours.
 arch::entry reference_to(const arch::entry* table);
 
-/// Gives the piece its table back. Translates as before, so nothing is flushed.
+/// Restores the table of the piece. Translations stay the same, so nothing is flushed.
 void split(const piece& p);
-/// Puts a large leaf in the table's place.
+/// Replaces the table by a large leaf.
 void replace(const piece& p, arch::entry leaf, stale_translations& stale);
 
-/// Leaves of their own size for whole pieces of a range in which nothing is mapped, to be made
-/// present when they are touched; the rest is mapped at once.
+/// Maps whole pieces of a range where nothing is mapped by leaves of their own size, which become
+/// present on first touch. Maps the rest at once.
 void map_untouched_range(const view& v, gva begin, std::uint64_t length, gpa first,
                          stale_translations& stale);
-/// A page of such a leaf has been touched: makes it present. False: it is no such leaf. Needs no
-/// lock.
+/// Makes a touched page of such a leaf present. False: there is no such leaf. Needs no lock.
 bool make_present(const view& v, gva page);
 
 // ---- one entry
@@ -84,13 +84,13 @@ void unmap_pieces(const view& v, gva begin, std::uint64_t length, bool release,
 void protect_pieces(const view& v, gva begin, std::uint64_t length, access a,
                     stale_translations& stale);
 
-/// The entry of a range that is one small leaf, or null.
+/// Returns the entry of a range that is one small leaf, or null.
 inline arch::entry* only_slot(const view& v, gva begin, std::uint64_t length) {
     return length == std::uint64_t{1} << v.fine_shift ? v.slot_of(begin) : nullptr;
 }
 
-/// Frames from `first` upwards, by leaves up to `largest`; what was there is replaced. `use` is
-/// what the entries say of accesses so far.
+/// Maps frames from `first` upwards, by leaves up to `largest`; replaces what was there. `use` sets
+/// the accessed and dirty bits of the entries.
 inline void map_range(const view& v, gva begin, std::uint64_t length, gpa first, access a,
                       arch::level largest, stale_translations& stale,
                       arch::entry_flags use = memory::accessed_and_dirty) {

@@ -1,8 +1,8 @@
 // Views: guest addresses whose translations the application owns, and the frames to put there.
 //
 // A view has all its tables from the start, down to the level of its smallest leaf, so no edit can
-// run out of memory half way. One level up, a large leaf may take a table's place; the table is
-// kept for the day it is split again.
+// run out of memory half way. One level up, a large leaf may replace a table; the table is kept
+// until the leaf is split again.
 #pragma once
 
 #include <atomic>
@@ -14,17 +14,18 @@
 
 namespace xos::vm {
 
-/// Read by kernel-side code; only the tags of `tables` change once it is there.
+/// Read by kernel-side code. Once the view exists, only the tags of `tables` change.
 struct view {
     gva begin;
     std::uint64_t length = 0;    ///< an arena's grows with it
     unsigned fine_shift = 12;    ///< of the smallest leaf
     unsigned coarse_shift = 21;  ///< of what one table covers
-    bool is_arena = false;       ///< its frames are where its addresses are
-    /// Of what has been given back, whose `length` is 0: of the addresses, which have their tables.
+    bool is_arena = false;       ///< its frames have the addresses of the view
+    /// For a view that was given back, whose `length` is 0: how many bytes of addresses have
+    /// tables.
     std::uint64_t free_length = 0;
-    /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf is in its place,
-    /// or while there is none yet.
+    /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf takes its place,
+    /// or while there is no table yet.
     std::atomic<std::uint64_t>* tables = nullptr;
     arch::entry** coarse = nullptr;  ///< the entries that refer to the tables
 
@@ -42,7 +43,7 @@ struct view {
     arch::level coarser() const { return static_cast<arch::level>((coarse_shift - 3) / 9); }
     bool has_large_leaves() const { return coarser() != arch::level::root; }
 
-    /// The entry of a page, or null while a large leaf covers it.
+    /// Returns the entry of a page, or null while a large leaf covers it.
     arch::entry* slot_of(gva page) const {
         const std::uint64_t offset = page - begin;
         const std::uint64_t tagged = tables[offset >> coarse_shift].load(std::memory_order_relaxed);
@@ -78,13 +79,13 @@ struct view_table {
     }
 };
 
-/// A stack of free frames, threaded through the frames themselves; lock-free, because both modes
-/// use it.
+/// A stack of free frames, linked through the frames themselves; lock-free, because both modes use
+/// it.
 class frame_pool {
   public:
     void attach(const memory::region& frames);
     bool ready() const { return length_ != 0; }
-    /// Not zeroed if it was used before.
+    /// A frame that was used before is not zeroed.
     gpa allocate();
     void free(gpa frame);
     bool owns(gpa frame) const {
@@ -94,7 +95,7 @@ class frame_pool {
         return reinterpret_cast<void*>((host_ + (frame - physical_)).value);
     }
 
-    /// `count` frames for take_aside(), or none. Under the address space's lock.
+    /// Sets `count` frames aside for take_aside(), or none. Under the address space's lock.
     bool set_aside(std::uint64_t count);
     gpa take_aside();
 
@@ -114,30 +115,30 @@ class frame_pool {
 extern view_table the_views;
 extern frame_pool the_frames;
 
-/// Makes the frame pool, once.
+/// Makes the frame pool; called once.
 base::outcome reserve_frames(std::uint64_t bytes);
-/// The smallest view that has been given back and will do, or a new one.
+/// Returns the smallest suitable view that was given back, or a new one.
 base::outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin);
-/// Nothing is mapped there any more, and nobody uses it. Host mode.
+/// Nothing may be mapped in the view any more, and nobody may use it. Host mode.
 void give_back_view(const view& v);
-/// Addresses that Linux will not hand out otherwise, mapped with this protection.
+/// Reserves addresses, mapped with this protection, which Linux then gives to nobody else.
 base::outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long protection,
                                 gva& begin);
 
-/// A view of 4 KiB leaves that has no tables yet: host mode, space.lock() held. `capacity` is the
-/// length it may grow to.
+/// Adds a view of 4 KiB leaves without tables: host mode, space.lock() held. It may grow to
+/// `capacity` bytes.
 base::outcome add_empty_view(gva begin, std::uint64_t capacity, view*& made);
-/// Tables for the next `more` bytes of it, a multiple of 2 MiB.
+/// Makes tables for the next `more` bytes of the view, a multiple of 2 MiB.
 base::outcome extend_view(view& v, std::uint64_t more);
 
 // ---- what an entry says
 
-/// Not present, but the frame is kept: mapped without any permission.
+/// Not present, but the entry keeps its frame: mapped without any permission.
 inline constexpr auto held = arch::entry_flags::software_11;
-/// Not present, its frame on the way back to the pool.
+/// Not present; the frame is on its way back to the pool.
 inline constexpr auto leaving = arch::entry_flags::software_10;
 
-/// Besides `held`, of a large leaf: it may be read and written, but nobody has touched it yet. The
+/// Set besides `held` in a large leaf that may be read and written but has not been touched. The
 /// first fault makes it present.
 inline constexpr auto untouched = arch::entry_flags::software_52;
 
@@ -148,7 +149,7 @@ inline bool is_mapped(arch::entry e) {
     return e.has(arch::entry_flags::present | held);
 }
 
-/// By the three bits of an access; what may not be read may not be touched.
+/// Indexed by the three bits of an access; memory that may not be read may not be touched at all.
 inline constexpr auto access_flags = [] {
     using enum arch::entry_flags;
     struct {
@@ -183,7 +184,7 @@ inline bool takes_away(arch::entry before, arch::entry after) {
 
 // ---- kernel side
 
-/// What changed translations of this address space have to be forgotten.
+/// The translations of this address space that have changed and must be flushed.
 class stale_translations {
   public:
     void add(gva page) {
@@ -192,11 +193,11 @@ class stale_translations {
     }
     void add_all() { count_ = capacity + 1; }
     bool any() const { return count_ != 0; }
-    /// On this vCPU and on every other that holds translations.
+    /// Flushes on this vCPU and on every other one that holds translations.
     void flush();
 
   private:
-    /// Beyond so many, reloading CR3 costs less (Linux's tlb_single_page_flush_ceiling is 33).
+    /// Above this number, reloading CR3 costs less (Linux's tlb_single_page_flush_ceiling is 33).
     static constexpr unsigned capacity = 32;
     unsigned count_ = 0;
     std::uint64_t pages_[capacity];  // of type gva they would all be zeroed first
@@ -204,10 +205,11 @@ class stale_translations {
 
 void flush_page(gva page);
 
-/// Flushes so far, anywhere: what a tagged TLB entry of another space may have missed.
+/// The number of flushes so far, on any vCPU: a tagged TLB entry of another space may have missed
+/// some.
 extern std::uint64_t the_flushes;
 
-/// On this CPU, which reads its own tables.
+/// Flushes a page on this CPU, which reads its own tables.
 inline void invalidate(gva page) {
     asm volatile("invlpg (%0)" : : "r"(page.value) : "memory");
 }
@@ -219,7 +221,7 @@ struct edit {
     edit_kind kind;
     access allowed;
     std::uint32_t largest;  ///< arch::level of the largest leaf to map with
-    std::uint32_t option;   ///< unmap: frames go back to the pool; map: as if never used
+    std::uint32_t option;   ///< unmap: give frames back to the pool; map: clear accessed and dirty
     gva begin;
     std::uint64_t length;
     std::uint64_t target;  ///< map: the first frame; move: the new address
@@ -252,11 +254,12 @@ long commit_edits(long request, long, long, long, long, long);
 long scan_used(long request, long, long, long, long, long);
 long query_page(long request, long, long, long, long, long);
 
-/// The first two as functions of ordinary code in the flat modes: signals wait until it is done.
+/// map_page and protect_page as functions of ordinary code in the flat modes. Signals wait until it
+/// is done.
 long map_page_directly(long page, long frame, long writable) noexcept;
 long protect_page_directly(long page, long wanted) noexcept;
 /// The same, but only on the stack of a handler: it holds the lock, and other stacks may not be
-/// there.
+/// mapped.
 long copy_on_write_directly(long page) noexcept;
 
 /// Gateway numbers (XOS_GATEWAY_BASE + n).

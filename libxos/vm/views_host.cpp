@@ -20,7 +20,7 @@ namespace {
 constexpr std::uint64_t first_view = program::free_of_sanitizers.begin;
 std::uint64_t next_view = first_view;
 
-/// The lists of a new view, in the place behind the last one.
+/// Makes the lists of a new view, which follows the last one.
 outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*& made) {
     const unsigned n = the_views.count.load(std::memory_order_relaxed);
     if (n == view_table::capacity) return {step::reserve_memory, 12};
@@ -53,7 +53,7 @@ bool is_separated(const view& v) {
     return false;
 }
 
-/// The smallest free view that will do, or null.
+/// Returns the smallest free view that is suitable, or null.
 view* free_view(std::uint64_t length, arch::level smallest) {
     memory::host_edit editing(cell::the_cell.space().lock());
     view* best = nullptr;
@@ -68,7 +68,7 @@ view* free_view(std::uint64_t length, arch::level smallest) {
 
 }  // namespace
 
-/// Whatever lies there already is stepped over. No chunk covers these addresses.
+/// Steps over existing mappings. No chunk covers these addresses.
 outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long protection,
                           gva& begin) {
     memory::held guard(memory::the_locks.addresses);
@@ -79,7 +79,7 @@ outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long pr
         r = raw_syscall(__NR_mmap, static_cast<long>(begin.value), static_cast<long>(length),
                         protection,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-        // What asks for this alignment has the tables of its gigabytes for itself.
+        // A range with this alignment shares the tables of its gigabytes with nobody.
         next_view = alignment == huge_page_size ? (begin + length).align_up(alignment).value
                                                 : begin.value + length;
         if (base::is_error(r) && r != -17) return {step::reserve_memory, static_cast<int>(-r)};
@@ -100,8 +100,8 @@ outcome reserve_frames(std::uint64_t bytes) {
                 MADV_HUGEPAGE);
     const gva end = (begin + length).align_up(memory::chunk_size);
     if (auto failed = space.exclude(begin, end); !failed.ok()) return failed;
-    // Mapped at its host address from the start: kernel-side code zeroes frames while it holds the
-    // lock that adding a chunk would take.
+    // The memory is mapped at its host address from the start: kernel-side code zeroes frames while
+    // it holds the lock that adding a chunk would take.
     memory::region made;
     if (auto failed = space.add_frames(hva{begin.value}, length, made); !failed.ok()) return failed;
     the_frames.attach(made);
