@@ -23,21 +23,22 @@ namespace {
 
 using cell::the_cell;
 
-/// Recursive, for a signal's handler may fork.
+/// Recursive, because a signal handler may fork.
 std::recursive_mutex starting;
 std::size_t frame_arena = std::size_t{64} << 20;
 
 void after_fork_in_child() {
     new (&starting) std::recursive_mutex;
-    // Inside, the fork has rebuilt the VM already; outside the next enter() does.
+    // Inside, the fork has already rebuilt the VM; outside, the next enter() does.
     if (the_cell.started && !inside()) the_cell.stale = true;
 }
 
-/// From the beginning: a fork that is under way when a handler is registered does not call it.
+/// Registered at start-up: a fork under way does not call a handler registered meanwhile.
 [[maybe_unused]] const int watching =
     pthread_atfork([] { starting.lock(); }, [] { starting.unlock(); }, after_fork_in_child);
 
-/// Whether a signal frame lies above us on this stack: once, before any trampoline could tell.
+/// Whether a signal frame is above us on this stack. Asked once, for handlers that began before the
+/// trampolines were in place.
 bool unwinds_through_signal_frame() {
     bool found = false;
     _Unwind_Backtrace(
@@ -107,7 +108,7 @@ void enter() {
     if (api::in_signal_handler())
         api::raise(errc::in_signal_handler, "enter() called from a signal handler");
     if (the_cell.stale) rebuild_if_forked();
-    // Reading the kernel's whole table at every entry would cost half an entry.
+    // Done once for a thread: reading the kernel's whole table would cost half an entry.
     [[gnu::tls_model("initial-exec")]] static thread_local bool has_entered = false;
     if (!has_entered) {
         if (unwinds_through_signal_frame())

@@ -8,7 +8,7 @@ namespace xos::api {
 
 namespace {
 
-/// Of a resource that Linux, KVM or libxos itself had none left of.
+/// The code for a resource that Linux, KVM or libxos itself has run out of.
 errc shortage(int error, errc other) {
     switch (error) {
         case EMFILE:
@@ -129,7 +129,7 @@ errc code_of(base::outcome failure) {
 void raise(base::outcome failure) {
     const errc code = code_of(failure);
     std::string text = "xos: " + explain(failure);
-    // What the code does not tell.
+    // These codes do not tell the reason, so errno is added.
     const bool says_nothing =
         code == errc::kvm_refused || code == errc::kvm_unusable || code == errc::module_unusable;
     if (says_nothing && failure.error) text += " (errno " + std::to_string(failure.error) + ")";

@@ -8,7 +8,7 @@
 
 namespace xos::api {
 
-/// What failed, why, what to do about it: one or two sentences.
+/// Explains what failed, why, and what to do about it, in one or two sentences.
 std::string explain(base::outcome failure);
 errc code_of(base::outcome failure);
 

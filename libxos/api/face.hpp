@@ -1,4 +1,4 @@
-// What the two faces for unmodified programs (the preload library, the loader) have in common.
+// What the preload library and the loader share: both run unmodified programs.
 #pragma once
 
 #include "libxos/cell/cell.hpp"
@@ -12,20 +12,20 @@ inline constexpr int own_failure = 125;
                           int status = own_failure);
 
 struct wishes {
-    /// Every thread of the program is inside, and does not know of libxos.
+    /// Every thread of the program is inside, and the program does not know of libxos.
     cell::cell_options options{.serve_break = true, .native_children = true};
     const char *statistics = nullptr, *trace = nullptr;
 };
 
-/// The XOS_ variables: how to start the cell, and in the_cell what is to be done later. Ends the
-/// process with a sentence when one is wrong.
+/// Reads the XOS_ variables: how to start the cell, and options for programs in it. Ends the
+/// process with a message if one is invalid.
 wishes wishes_from(char** environment);
 
-/// Starts the cell and what goes with it, with the calling thread outside. Where that fails, ends
-/// the process; or, if the process is to go on outside then, says so and returns false.
+/// Starts the cell and what goes with it; the calling thread stays outside. On failure ends the
+/// process; if the process should continue outside instead, prints a message and returns false.
 bool start_cell(const wishes& w);
 
-/// On success the caller goes on in the guest.
+/// On success the caller continues in the guest.
 void enter_cell();
 
 }  // namespace xos::api

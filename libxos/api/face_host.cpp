@@ -1,5 +1,5 @@
-// The environment, where `xos run` puts what it was told; docs/run.md has the variables. What
-// concerns the programs that this one executes is in program/policy.hpp.
+// Reads the environment variables in which `xos run` passes its options; docs/run.md lists them.
+// program/policy.hpp handles the variables for programs that this one executes.
 #include <linux/fcntl.h>
 
 #include <xos/residency.hpp>
@@ -33,7 +33,7 @@ bool parse_mode(const char* text, mode& m) {
     return false;
 }
 
-/// Digits, and K, M or G.
+/// Accepts digits, followed by K, M or G or nothing.
 bool parse_bytes(const char* text, std::size_t& bytes) {
     if (*text < '0' || *text > '9') return false;
     std::size_t n = 0;
@@ -52,7 +52,7 @@ bool parse_bytes(const char* text, std::size_t& bytes) {
     return true;
 }
 
-/// The arena that their stacks are in grows with their number.
+/// The arena that holds their stacks grows with the number of vCPUs.
 bool parse_vcpus(const char* text, cell::cell_options& options) {
     std::size_t count = 0;
     if (!parse_bytes(text, count) || count == 0 || count > cell::cell_state::most_contexts)
@@ -63,7 +63,7 @@ bool parse_vcpus(const char* text, cell::cell_options& options) {
     return true;
 }
 
-/// A name, and for "window" perhaps ":PAGES".
+/// Accepts a name, with an optional ":PAGES" after "window".
 bool parse_pager(const char* text, cell::cell_options& options) {
     constexpr struct {
         const char* name;
@@ -95,13 +95,14 @@ bool parse_transport(const char* text, transport& t) {
     return false;
 }
 
-/// Unset, empty and 0 are the same: no.
+/// Unset, empty and 0 all mean no.
 bool is_off(const char* value) {
     return !value || !*value || same(value, "0");
 }
 
-/// A file to append to, out of the application's way; -1, and a line about it, if there is none.
-/// The program runs all the same: it may have got other rights than who asked for the file.
+/// Opens a file for appending, with a descriptor out of the application's way. Returns -1, after a
+/// message, if that fails. The program runs anyway: its rights may differ from those of the user
+/// who asked for the file.
 int open_log(const char* name, const char* variable_name) {
     constexpr long flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY;
     long fd = base::raw_syscall(__NR_open, base::as_long(name), flags, 0666);
@@ -212,7 +213,7 @@ wishes wishes_from(char** environment) {
     the_cell.quiet = !is_off(quiet);
     w.statistics = variable(environment, "XOS_STATS=");
     w.trace = variable(environment, "XOS_TRACE=");
-    // The module would answer calls that nobody sees.
+    // The kernel module would answer calls that the trace does not see.
     if (!is_off(w.trace)) options.transport = transport::exit;
     return w;
 }
@@ -230,7 +231,7 @@ bool start_cell(const wishes& w) {
         line.write_to(2);
         return false;
     }
-    // Programs close their standard error before they end; what libxos has to say goes to a copy.
+    // Programs close their standard error before they end; libxos's messages go to a copy.
     const long copy = base::raw_syscall(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 10);
     the_cell.report_fd = copy < 0 ? -1 : the_cell.descriptors.adopt(static_cast<int>(copy));
     choose_statistics(w.statistics);

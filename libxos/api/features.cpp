@@ -14,14 +14,14 @@ bool has_module(const features& f, const char* module) {
 
 virtualization kind_by_module(const features& f) {
     if (has_module(f, "kvm_pvm")) return virtualization::software;
-    // Both can be loaded, but only the processor's own does anything.
+    // Both modules can be loaded, but only the one for this processor works.
     if (f.cpu.extension != virtualization::none) return f.cpu.extension;
     if (has_module(f, "kvm_intel")) return virtualization::vmx;
     if (has_module(f, "kvm_amd")) return virtualization::svm;
     return virtualization::none;
 }
 
-// A module's name is a hint, what ring 0 costs is the fact.
+// A module's name is a hint; the measured cost of ring 0 decides.
 void determine_kind(features& f) {
     std::string modules;
     for (const auto& module : f.kvm_modules) modules += (modules.empty() ? "" : ", ") + module;
@@ -74,7 +74,7 @@ features probe_features() {
     if (f.xos_module) f.module = api::probe_module();
     f.cell = api::try_cell();
     determine_kind(f);
-    // A software KVM shadows the guest's page tables, whatever another module's parameter says.
+    // A software KVM shadows the guest's page tables, whatever a parameter of another module says.
     if (f.kind == virtualization::software) f.nested_paging = answer::no;
     return f;
 }

@@ -1,4 +1,4 @@
-// A cell tried out in a child process, because a process cannot stop being one.
+// Tries out a cell in a child process, because a process cannot stop being one.
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -25,7 +25,7 @@ namespace {
 using base::as_long;
 using base::raw_syscall;
 
-/// Emulated machines take a good part of a second.
+/// Emulated machines need a good part of a second.
 constexpr int patience_milliseconds = 20'000;
 
 /// What the child writes and the parent reads.
@@ -43,7 +43,7 @@ void record(trial& t, base::outcome result) {
     t.done = true;
 }
 
-/// start() measures at most once, which is enough to choose by. This takes the first vCPU for good.
+/// start() measures at most once, enough to choose a mode. This uses up the first vCPU.
 void measure_ring0_well(trial& t) {
     constexpr unsigned times = 15;
     auto& cell = cell::the_cell;
@@ -59,7 +59,7 @@ void measure_ring0_well(trial& t) {
     t.ring0_picoseconds = sorted[times / 2];
 }
 
-// A copy of one thread of who knows what process: no libc, and none of the application's handlers.
+// Runs in a copy of one thread of an unknown process: no libc, no handlers of the application.
 [[noreturn]] void run_child(trial& t) {
     const cell::kernel_sigaction to_default{};
     for (int s = 1; s <= cell::signal_count; s++) {
@@ -94,8 +94,8 @@ features::cell_trial not_tried(int error, const std::string& why) {
     return r;
 }
 
-/// Runs `run_child` on a copy of this process whose end nobody is told of: no SIGCHLD, and only a
-/// wait that asks for such children finds it.
+/// Runs `run_child` in a copy of this process whose end goes unnoticed: there is no SIGCHLD, and
+/// only a wait that asks for such children finds it.
 features::cell_trial try_in_child(trial& t) {
     int handle = -1;
     const long child = raw_syscall(__NR_clone, CLONE_PIDFD, 0, as_long(&handle), 0, 0);

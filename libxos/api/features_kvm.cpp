@@ -1,4 +1,4 @@
-// What /dev/kvm says of itself.
+// Asks /dev/kvm about itself.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -18,7 +18,7 @@ using need = missing_capability::need;
 
 struct wanted_capability {
     unsigned number;
-    unsigned bits;  ///< of the answer, all needed
+    unsigned bits;  ///< the bits of the answer that must all be set
     const char* name;
     const char* needed_for;
     need how_much = need::required;
@@ -62,7 +62,7 @@ void ask(int kvm, features::kvm_device& d) {
         d.missing.push_back({w.name, w.needed_for, w.how_much});
     }
     d.max_slots = extension(KVM_CAP_NR_MEMSLOTS);
-    if (!d.max_slots) d.max_slots = 32;  // the API document's default
+    if (!d.max_slots) d.max_slots = 32;  // the default in the API document
     d.max_vcpus = extension(KVM_CAP_MAX_VCPUS);
     if (!d.max_vcpus) d.max_vcpus = extension(KVM_CAP_NR_VCPUS);
     ask_cpuid(kvm, d);

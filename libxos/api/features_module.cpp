@@ -1,4 +1,4 @@
-// What /dev/xos says of itself, and of physical memory.
+// Asks /dev/xos about itself, and about physical memory.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-// What Linux says of the machine: /proc, /sys, and system calls that change nothing.
+// Asks Linux about the machine: /proc, /sys, and system calls that change nothing.
 #include <linux/io_uring.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -93,7 +93,7 @@ void add_pools(features& f, const fs::path& folder, int node) {
     }
 }
 
-/// The word in brackets: "always [madvise] never".
+/// Returns the word in brackets: "always [madvise] never".
 std::string chosen_word(const std::string& line) {
     const auto open = line.find('['), close = line.find(']');
     if (open == line.npos || close == line.npos) return line;

@@ -1,4 +1,4 @@
-// Calls of the kernel-side services from the application's side.
+// Calls of the kernel-side services from application code.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ namespace xos::api {
     return result;
 }
 
-/// The kernel side must not fault on what it is handed: makes every page of it present.
+/// Makes every page present: the kernel side must not fault on what it is handed.
 inline void touch(const volatile void* begin, std::size_t bytes) {
     const auto* at = static_cast<const volatile char*>(begin);
     for (std::size_t offset = 0; offset < bytes; offset += page_size) (void)at[offset];

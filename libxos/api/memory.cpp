@@ -72,7 +72,8 @@ arena::arena(const options& o) {
     if (!failed.ok()) api::raise(failed);
     prefer_clean_ = o.zero_in_background;
     if (o.populate && inside()) {
-        // The guest's own translations, too: each would cost an exit on the first touch.
+        // Also touches it in the guest: each of the guest's own translations would cost an exit
+        // later.
         for (std::size_t at = 0; at < o.bytes; at += page_size)
             (void)*reinterpret_cast<const volatile char*>(begin_.value + at);
     }

@@ -1,4 +1,4 @@
-// Knowing that a thread outside the cell is in a signal handler, where it must not enter.
+// Records that a thread outside the cell is in a signal handler, where it must not enter.
 #include <cstdint>
 
 #include "libxos/api/runtime.hpp"
@@ -7,8 +7,8 @@ namespace xos::api {
 
 namespace {
 
-/// The stack address of the innermost handler that is running, or 0. A handler that longjmps out
-/// leaves it behind; then the stack is above it again.
+/// The stack address of the innermost running handler, or 0. A handler that longjmps out leaves the
+/// address behind; the stack pointer is above it then.
 [[gnu::tls_model("initial-exec")]] thread_local std::uint64_t handler_stack = 0;
 
 }  // namespace

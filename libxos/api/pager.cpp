@@ -57,7 +57,7 @@ verdict paged_view::on_missing(trap_frame& frame, void* self) {
         return view.bring(unit) ? verdict::resume : verdict::pass;
     const bool may_write = static_cast<unsigned>(view.allowed_) & 2;
     if (fault.kind() != fault_kind::write_protected || !may_write) return verdict::pass;
-    // It is being evicted, or was when the access was made.
+    // The page is being evicted, or was when the access was made.
     view.slots_[unit].now.wait(changing, std::memory_order_acquire);
     return verdict::resume;
 }
@@ -73,7 +73,7 @@ bool paged_view::bring(std::size_t unit) {
     slot& s = slots_[unit];
     std::uint32_t now = absent;
     if (!s.now.compare_exchange_strong(now, changing, std::memory_order_acquire)) {
-        // Another thread is at it, or has just been: the access is made again.
+        // Another thread is handling the page, or has just done so: the access is made again.
         if (now == changing) s.now.wait(changing, std::memory_order_acquire);
         return true;
     }
@@ -104,10 +104,10 @@ std::size_t paged_view::evict(gva first, std::size_t length) {
         std::uint32_t now = present;
         if (!s.now.compare_exchange_strong(now, changing, std::memory_order_acquire)) continue;
         const gva at = begin() + unit * unit_;
-        // No write comes between the look at the bits and the end of the mapping.
+        // No write can happen between reading the bits and ending the mapping.
         vm::batch b;
         b.protect(at, unit_, vm::access::read);
-        (void)b.commit();  // whole pages of the view: there is nothing to refuse
+        (void)b.commit();  // whole pages of the view cannot be refused
         bool dirty = false;
         const std::size_t step =
             vm::query(at).size == vm::leaf::page_2m ? large_page_size : page_size;

@@ -1,4 +1,4 @@
-// Restartable sequences: not inside. See syscall/process_calls_host.cpp for why.
+// Turns restartable sequences off. syscall/process_calls_host.cpp says why.
 #pragma once
 
 #include <elf.h>
@@ -11,15 +11,15 @@
 #include "libxos/base/raw_syscall.hpp"
 
 extern "C" {
-// The C library's, since glibc 2.35: where the area of each thread is that it has registered.
+// Of the C library since glibc 2.35: where each thread's registered area is.
 [[gnu::weak]] extern const std::ptrdiff_t __rseq_offset;
 [[gnu::weak]] extern const unsigned __rseq_size;
 }
 
 namespace xos::api {
 
-/// Says what the C library would say on a kernel without them. Its word for it is read-only since
-/// the program was linked, as a rule.
+/// Makes the C library say what it says on a kernel without restartable sequences. Its variable is
+/// usually read-only once the program has been linked.
 inline void deny_rseq() {
     const unsigned none = 0;
     struct {
@@ -38,11 +38,11 @@ inline void deny_rseq() {
     base::raw_syscall(__NR_mprotect, begin, page, PROT_READ);
 }
 
-/// Takes back what the C library has registered for the calling thread. Linux then marks the area
-/// as not registered; but who loops until a sequence succeeds looks only at the size.
+/// Unregisters what the C library has registered for the calling thread. Linux then marks the area
+/// as unregistered, but code that loops until a sequence succeeds looks only at the size.
 inline void give_up_rseq() {
     if (!&__rseq_size) return;
-    // After the first thread the size says nothing any more.
+    // After the first thread the size is already zero.
     static unsigned size = 0;
     if (const unsigned present = __rseq_size) {
         __atomic_store_n(&size, present, __ATOMIC_RELAXED);
@@ -51,14 +51,15 @@ inline void give_up_rseq() {
     const unsigned in_use = __atomic_load_n(&size, __ATOMIC_RELAXED);
     if (in_use == 0) return;
     constexpr long unregister = 1, signature = 0x53053053;
-    // The size says what is in use; the area is a multiple of 32 bytes (glibc, sysdeps/nptl).
+    // The size is the used part; the registered area is a multiple of 32 bytes (glibc,
+    // sysdeps/nptl).
     constexpr unsigned unit = 32;
     const long registered = (in_use + unit - 1) / unit * unit;
     const auto area = static_cast<long>(arch::read_fs_base()) + __rseq_offset;
     base::raw_syscall(__NR_rseq, area, registered, unregister, signature);
 }
 
-/// What the kernel tells of them to a program that starts.
+/// Hides from a program that starts what the kernel tells it about restartable sequences.
 inline void hide_rseq(Elf64_auxv_t* auxiliary) {
     constexpr std::uint64_t feature_size = 27, alignment = 28;
     for (Elf64_auxv_t* a = auxiliary; a->a_type != AT_NULL; a++) {
@@ -66,7 +67,7 @@ inline void hide_rseq(Elf64_auxv_t* auxiliary) {
     }
 }
 
-/// Behind the environment that the kernel has put on the stack.
+/// The auxiliary vector, which follows the environment that the kernel has put on the stack.
 inline Elf64_auxv_t* auxiliary_behind(char** environment) {
     while (*environment) environment++;
     return reinterpret_cast<Elf64_auxv_t*>(environment + 1);

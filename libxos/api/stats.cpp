@@ -8,7 +8,7 @@ namespace xos {
 
 statistics stats() {
     statistics s;
-    // In ring3 part of the counters lies where only kernel-side code and the host can read.
+    // In ring3 some counters are where only kernel-side code and the host can read them.
     host_call([&s] { api::collect(s); });
     return s;
 }

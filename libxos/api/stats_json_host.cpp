@@ -1,4 +1,4 @@
-// Statistics for programs to read: one object in one line.
+// Writes statistics for programs to read: one object in one line.
 #include "libxos/api/stats_text.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
@@ -21,7 +21,7 @@ constexpr const char* exception_keys[32] = {
     "DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", "", "TS", "NP", "SS", "GP", "PF", "",
     "MF", "AC", "MC",  "XM", "VE", "CP", "",   "",   "",   "", "",   "",   "HV", "VC", "SX", ""};
 
-/// How many bytes of the text at `s` make one character of well-formed UTF-8; 0: it is none.
+/// Returns how many bytes at `s` form one well-formed UTF-8 character; 0 if none do.
 unsigned character_length(const char* s, const char* end) {
     const auto at = [&](long i) {
         return s + i < end ? static_cast<unsigned char>(s[i]) : static_cast<unsigned char>(0);
@@ -33,7 +33,7 @@ unsigned character_length(const char* s, const char* end) {
     if (first < 0x80) return 1;
     if (first >= 0xc2 && first <= 0xdf) return follows(1) ? 2 : 0;
     if (first >= 0xe0 && first <= 0xef) {
-        // No longer form than needed, and no surrogates.
+        // Overlong forms and surrogates are invalid.
         const unsigned low = first == 0xe0 ? 0xa0 : 0x80, high = first == 0xed ? 0x9f : 0xbf;
         return follows(1, low, high) && follows(2) ? 3 : 0;
     }
@@ -107,7 +107,7 @@ class writer {
 };
 
 void program_name(writer& w) {
-    // Where Linux knows only the loader.
+    // Used where Linux knows only the loader.
     const auto& own = the_cell.program_path;
     if (*own) return void(w.key("program").value(own));
     char path[512];

@@ -1,4 +1,4 @@
-// Collecting and printing statistics without libc: the preload prints them as the process ends.
+// Collects and prints statistics without libc: the preload prints them as the process ends.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace xos::api {
 
-/// As in the JSON; the text has spaces for the underscores.
+/// The names in the JSON; the text has spaces instead of underscores.
 inline constexpr const char* exit_names[] = {"leave",     "system_call", "trap", "poll",
                                              "host_call", "kernel_call", "null", "signal",
                                              "refused",   "privileged",  "other"};
@@ -24,14 +24,14 @@ void describe(const statistics& s, sink out, void* to);
 /// Anonymous memory of the process that libxos serves itself, in bytes.
 struct memory_inside {
     std::uint64_t reserved = 0;  ///< addresses
-    std::uint64_t usable = 0;    ///< as much as has been asked for so far, by large pieces
+    std::uint64_t usable = 0;    ///< given to the allocator so far, in large pieces
     std::uint64_t used = 0;
 };
 memory_inside collect_memory();
 
-/// Holds every system call's row.
+/// Large enough for every system call's row.
 using json_line = base::text<65536>;
-/// One JSON object and a newline. `why` the process is described now: "exit", "exec".
+/// Writes one JSON object and a newline. `why` says what the report is written for: "exit", "exec".
 void describe_as_json(const statistics& s, const memory_inside& memory, const char* why,
                       json_line& out);
 

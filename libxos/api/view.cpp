@@ -13,11 +13,11 @@ using api::gateway_call;
 
 namespace {
 
-/// Inside the guest.
+/// Called inside the guest.
 void remove_mappings(const vm::view& v, view::frames mapped) {
-    // A space that the thread is in may have tables of its own there.
+    // The thread's current space may have tables of its own there.
     const long space = gateway_call(vm::gateway_space_switch, 0);
-    // In stretches, so that signals and other editors need not wait for all of it.
+    // Works in stretches, so that signals and other editors do not wait for all of it.
     const std::uint64_t stretch = std::uint64_t{1} << (v.fine_shift + 18);
     for (std::uint64_t at = 0; at < v.length; at += stretch) {
         const vm::edit all{.kind = vm::edit_kind::unmap,

@@ -53,7 +53,7 @@ gva reserve(std::size_t bytes, leaf smallest) {
         api::raise(errc::bad_argument,
                    "vm::reserve(): this machine has no 1 GiB leaves for guests");
     gva begin;
-    // Slots and reservations are Linux's business, so in host mode.
+    // Host mode is needed because slots and reservations are Linux's business.
     const base::outcome failed = host_call([&] {
         cell::the_cell.hides_memory = true;
         if (auto none = reserve_frames(api::frame_arena_bytes()); !none.ok()) return none;
@@ -100,8 +100,8 @@ translation query(gva address) noexcept {
     return r.found;
 }
 
-/// Like a vector, but that adding an edit writes nothing twice, and that room for the next one is
-/// made at once.
+/// Like a vector, except that adding an edit writes nothing twice, and that it makes room for the
+/// next edit at once.
 struct batch::list {
     static constexpr std::size_t least = 8;
 
@@ -127,7 +127,7 @@ struct batch::list {
     }
     [[gnu::noinline, gnu::cold]] void grow() {
         const std::size_t held = count();
-        next--;  // not added, should there be no memory
+        next--;  // not added if there is no memory
         auto larger = std::make_unique<edit[]>(2 * held);
         std::copy_n(edits.get(), held, larger.get());
         edits = std::move(larger);
@@ -195,7 +195,7 @@ scan_result scan(gva begin, std::size_t bytes, usage what, bool clear,
     const auto flag = what == usage::dirty ? arch::entry_flags::dirty : arch::entry_flags::accessed;
     const view* v = the_views.find(begin);
     if (!v) return {.result = map_result::not_reserved};
-    // In stretches, so that signals and other editors need not wait for all of it.
+    // Works in stretches, so that signals and other editors do not wait for all of it.
     const std::size_t stretch = std::size_t{1} << (v->fine_shift + 18);
     scan_result all;
     for (std::size_t at = 0; at < bytes; at += stretch) {

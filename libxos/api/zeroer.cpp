@@ -26,7 +26,7 @@ zeroer& the_zeroer() {
     return *z;
 }
 
-/// Often enough for what a busy service frees, seldom enough to cost nothing when it is idle.
+/// Often enough for what a busy service frees, rarely enough to cost nothing when it is idle.
 constexpr auto pause_between_rounds = std::chrono::milliseconds(5);
 
 void work() {
@@ -49,8 +49,8 @@ void start_thread(zeroer& z) {
     std::thread(work).detach();
 }
 
-/// From the beginning: a fork that is under way when a handler is registered does not call it. The
-/// thread is not copied, what it works on is.
+/// Registered at start-up: a fork that is under way does not call handlers registered meanwhile. A
+/// fork copies the data that the thread works on, but not the thread.
 [[maybe_unused]] const int watching =
     pthread_atfork([] { the_zeroer().lock.lock(); }, [] { the_zeroer().lock.unlock(); },
                    [] {

@@ -1,11 +1,11 @@
-// The thread that zeroes what arenas have free.
+// The thread that zeroes free memory of arenas.
 #pragma once
 
 #include "libxos/vm/arena.hpp"
 
 namespace xos::api {
 
-/// From now on until ignore_arena().
+/// Zeroes free memory of `a` until ignore_arena().
 void zero_in_background(vm::arena& a);
 void ignore_arena(vm::arena& a);
 
