@@ -1,4 +1,4 @@
-// The LD_PRELOAD face: a dynamic program is in the cell before its main() begins. The dynamic
+// The LD_PRELOAD library: a dynamic program is in the cell before its main() begins. The dynamic
 // linker runs this constructor on the program's only thread.
 #include "libxos/api/face.hpp"
 #include "libxos/api/rseq.hpp"
