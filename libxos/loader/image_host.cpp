@@ -67,7 +67,7 @@ bool is_sound(const Elf64_Phdr& p) {
            end <= user_end && p.p_offset % page == p.p_vaddr % page;
 }
 
-/// The addresses that all segments take together, and the strictest alignment.
+/// The addresses that all segments cover, and the strictest alignment.
 struct extent {
     std::uint64_t begin = ~std::uint64_t{0}, end = 0, alignment = page;
 };
@@ -89,7 +89,7 @@ long map_at(std::uint64_t at, std::uint64_t bytes, int protection, long flags, l
                        flags, fd, static_cast<long>(offset));
 }
 
-/// Whether nothing is there yet.
+/// Checks that nothing is mapped there yet.
 long claim(const extent& e) {
     const std::uint64_t bytes = page_up(e.end) - e.begin;
     const long at = map_at(e.begin, bytes, PROT_NONE,
@@ -98,9 +98,9 @@ long claim(const extent& e) {
     return at;
 }
 
-/// Where `e` may lie, by taking the addresses for a moment; nothing else runs in this process yet.
+/// Finds addresses for `e` by mapping them for a moment: nothing else runs in this process yet.
 long place(const extent& e, placement where, bool first_try) {
-    // Linux's ELF_ET_DYN_BASE; the heap is there, too, until it is moved behind the program.
+    // Linux's ELF_ET_DYN_BASE. The heap is there, too, until it is moved behind the program.
     constexpr std::uint64_t programs = 0x555555554000, heap = std::uint64_t{16} << 30;
     const std::uint64_t bytes = page_up(e.end - e.begin) + e.alignment;
     std::uint64_t hint = 0;
@@ -117,7 +117,7 @@ long place(const extent& e, placement where, bool first_try) {
     return static_cast<long>((low + e.alignment - 1) & ~(e.alignment - 1));
 }
 
-/// What the file holds of a segment, and zeros for the rest.
+/// Maps the part of a segment that the file holds, and zeros for the rest.
 long map_segment(int fd, const Elf64_Phdr& p, std::uint64_t bias) {
     const std::uint64_t at = bias + p.p_vaddr, in_page = at % page;
     const int protection = protection_of(p);

@@ -1,12 +1,12 @@
-// The loader: an unmodified program, whatever its kind, is in the cell from its first instruction.
+// The loader: puts an unmodified program of any kind in the cell from its first instruction on.
 //
 //     xos-loader --program=PATH [--file=PATH | --descriptor=N] [--unnamed] -- ARGUMENT...
 //
-// PATH is what the program is told it was started as, and the file unless another is named (a
-// descriptor is closed after use); --unnamed says that it is made up, because the program was
-// executed by its descriptor. The arguments are all of the program's, the first being its name. The
-// environment is as `xos run` prepares it (api/face_host.cpp). Linux has already done what does not
-// depend on the file: stack, vDSO, most of the auxiliary vector, descriptors, signals.
+// PATH is the name that the program is told, and the file unless --file or --descriptor names
+// another (the descriptor is closed after use). --unnamed says that PATH is made up, because the
+// program was executed by its descriptor. The arguments are all of the program's; the first is its
+// name. `xos run` prepares the environment (api/face_host.cpp). Linux has already done what does
+// not depend on the file: stack, vDSO, most of the auxiliary vector, descriptors, signals.
 #include <elf.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
@@ -20,7 +20,7 @@
 #include "libxos/program/program_file.hpp"
 
 extern "C" {
-// ld's own.
+// Defined by ld.
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[];
 [[gnu::visibility("hidden")]] extern void (*const __init_array_start[])(),
     (*const __init_array_end[])();
@@ -42,7 +42,7 @@ struct command {
     const char* file = nullptr;
     int descriptor = -1;
     bool unnamed = false;
-    unsigned own_arguments = 0;  ///< up to and with "--"
+    unsigned own_arguments = 0;  ///< up to and including "--"
 };
 
 [[noreturn]] void refuse(const char* name, const char* why, int status) {
@@ -74,9 +74,9 @@ command parse(const loader::start_vectors& own) {
                  "run `xos run -- PROGRAM`", 0);
 }
 
-/// Linux 6.14, and older ones with that change, name the process of a program that was executed by
-/// its descriptor like the file, others by the descriptor's number. The loader was executed so,
-/// too.
+/// Linux 6.14, and older ones with that change, name a process whose program was executed by
+/// descriptor after the file; others use the descriptor's number. The loader was executed so, too,
+/// and its own name tells.
 bool names_process_by_file() {
     char name[16] = {};
     raw_syscall(__NR_prctl, PR_GET_NAME, as_long(name));
@@ -84,8 +84,8 @@ bool names_process_by_file() {
     return !base::parse_number(name, number);
 }
 
-/// What Linux does with a script: its interpreter, with the script's name among the arguments. By
-/// way of another exec, so that the strings lie in order again.
+/// Does what Linux does with a script: runs its interpreter, with the script's name among the
+/// arguments. It uses another exec, so that the strings are in order again.
 [[noreturn]] void run_script(const program::program_file& found, const command& c,
                              const loader::start_vectors& own) {
     constexpr unsigned most_added = 2 * program::program_file::most_scripts + 8;
@@ -140,7 +140,7 @@ void map_program(const program::program_file& found, const command& c, loader::i
     raw_syscall(__NR_close, fd);
 }
 
-/// The path of an open file; empty when it has none.
+/// Gets the path of an open file; empty when it has none.
 void path_of(int fd, char (&path)[program::program_file::path_size]) {
     base::text<64> link;
     (link << "/proc/self/fd/").dec(static_cast<unsigned>(fd));
@@ -178,7 +178,7 @@ void path_of(int fd, char (&path)[program::program_file::path_size]) {
     auto& own_path = cell::the_cell.program_path;
     path_of(found.fd, own_path);
     const bool by_file = c.unnamed && names_process_by_file();
-    // Where Linux goes on to say that this is the loader, libxos answers for it.
+    // Where Linux still says that this is the loader, libxos answers in its place.
     if (loader::tell_linux(program, main, found.fd, by_file ? own_path : c.name)) *own_path = '\0';
     const auto stack = reinterpret_cast<std::uint64_t>(program.base);
     if (main.executable_stack) loader::make_stack_executable(stack);

@@ -10,7 +10,7 @@
 #include "xos/types.hpp"
 
 extern "C" {
-// ld's own.
+// Defined by ld.
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[];
 }
 
@@ -32,13 +32,13 @@ std::uint64_t address(const void* p) {
     return reinterpret_cast<std::uint64_t>(p);
 }
 
-/// Linux's bounds of a list of strings that lie behind each other.
+/// Computes Linux's bounds of a list of strings that lie behind each other.
 void bounds(char** list, std::uint64_t n, std::uint64_t nothing, __u64& begin, __u64& end) {
     begin = end = nothing;
     if (!n) return;
     begin = address(list[0]);
     end = address(list[n - 1]) + base::length(list[n - 1]) + 1;
-    // Out of order, because somebody has moved them: Linux would take what lies between for text.
+    // Somebody has moved the strings and changed their order: Linux would show what lies between.
     if (end < begin) end = begin;
 }
 
@@ -54,8 +54,8 @@ int protection_of(unsigned flags) {
            (flags & PF_X ? PROT_EXEC : 0);
 }
 
-/// One segment of the loader becomes anonymous memory with the same contents, in one step: this
-/// code is in it.
+/// Replaces one segment of the loader by anonymous memory with the same contents, in one step,
+/// because this code is in it.
 bool detach_segment(std::uint64_t begin, std::uint64_t end, int protection) {
     const auto bytes = static_cast<long>(end - begin);
     const long copy = raw_syscall(__NR_mmap, 0, bytes, PROT_READ | PROT_WRITE,
@@ -69,7 +69,7 @@ bool detach_segment(std::uint64_t begin, std::uint64_t end, int protection) {
                raw_syscall(__NR_mremap, copy, bytes, bytes, replace, static_cast<long>(begin)));
 }
 
-/// Linux names another file /proc/self/exe only when nothing of the old one is mapped any more.
+/// Linux changes /proc/self/exe only when nothing of the old file is mapped any more.
 bool detach_from_file() {
     const auto* elf = reinterpret_cast<const Elf64_Ehdr*>(__ehdr_start);
     const std::uint64_t bias = address(elf);
@@ -94,8 +94,8 @@ bool detach_from_file() {
     return true;
 }
 
-/// Behind the program; but one that lies among the libraries has its heap where Linux has put the
-/// loader's, which lies there, too.
+/// The heap follows the program. For a program that lies among the libraries, the heap stays where
+/// Linux has put the loader's, because the loader lies there, too.
 std::uint64_t heap_of(const image& main) {
     if (main.among_libraries) return static_cast<std::uint64_t>(raw_syscall(__NR_brk, 0));
     const std::uint64_t behind = (main.end + page_size - 1) & ~(page_size - 1);
@@ -142,13 +142,13 @@ start_vectors pass_on(const start_vectors& own, const program_start& start) {
     const std::uint64_t words = 1 + arguments + 1 + variables + 1 + 2 * pairs;
     std::uint64_t* const base =
         reinterpret_cast<std::uint64_t*>(address(end - words) & ~std::uint64_t{15});
-    // The auxiliary vector stays, or gives way by one word, for the alignment, to where the null
-    // pointer before it was.
+    // The auxiliary vector stays, or moves down by one word for alignment, over the null pointer
+    // that was before it.
     std::uint64_t* to = base + words - 2 * pairs;
     const auto* auxiliary = reinterpret_cast<const std::uint64_t*>(own.auxiliary);
     for (std::uint64_t i = 0; i < 2 * pairs; i++) to[i] = auxiliary[i];
     api::hide_rseq(reinterpret_cast<Elf64_auxv_t*>(to));
-    // The rest from the far end: the destination is higher, and overlaps the source.
+    // Moves the rest from the far end: the destination is higher and overlaps the source.
     const auto move = [&](const void* from, std::uint64_t n) {
         const auto* words_from = static_cast<const std::uint64_t*>(from);
         while (n) *--to = words_from[--n];

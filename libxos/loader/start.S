@@ -1,7 +1,7 @@
 // The loader's first and last instructions.
         .text
 
-// ---- Linux starts the process here: RSP at argc. Nothing has been relocated yet.
+// ---- Linux starts the process here: RSP is at argc. Nothing has been relocated yet.
         .globl  _start
         .hidden _DYNAMIC
 _start:
@@ -12,7 +12,7 @@ _start:
         call    xos_loader_start
         ud2
 
-// ---- void xos_start_program(rsp, entry): what a program finds in its registers, as Linux leaves them
+// ---- void xos_start_program(rsp, entry): sets the registers as Linux leaves them for a program
         .globl  xos_start_program
 xos_start_program:
         movq    %rdi, %rsp
