@@ -10,7 +10,7 @@
 
 namespace xos::memory::control {
 
-/// Of a setting. Takes no memory: it is made where there may be none left.
+/// The name of a setting. Allocates no memory, which may have run out.
 struct name {
     char text[48];
 
@@ -36,7 +36,7 @@ T read(const name& n) {
     return value;
 }
 
-/// For actions, too, that want to know what they are about.
+/// Also for actions that take an argument.
 template <class T>
 [[nodiscard]] int write(const name& n, T value) noexcept {
     return mallctl(n.text, nullptr, nullptr, &value, sizeof(T));

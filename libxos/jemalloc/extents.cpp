@@ -6,7 +6,7 @@ namespace xos::memory {
 
 namespace {
 
-// True is failure, or refusal, in everything that returns a bool: see arena.<i>.extent_hooks in
+// In functions that return a bool, true means failure or refusal: see arena.<i>.extent_hooks in
 // jemalloc(3).
 constexpr bool ok = false, refused = true;
 
@@ -18,8 +18,8 @@ char* at(void* p, std::size_t offset) {
     return static_cast<char*>(p) + offset;
 }
 
-/// An extent of the arena is aligned to its size, rounded up to a power of two; for more alignment
-/// it has to be as large at first.
+/// An extent of the arena is aligned to its size, rounded up to a power of two. For a stricter
+/// alignment, an extent as large as the alignment is taken and the rest freed.
 void* aligned_extent(arena& a, std::size_t size, std::size_t alignment, contents wanted) {
     if (alignment <= size) return a.allocate(size, wanted);
     void* p = a.allocate(alignment, wanted);
@@ -30,15 +30,16 @@ void* aligned_extent(arena& a, std::size_t size, std::size_t alignment, contents
 void* allocate(extent_hooks_t* hooks, void* where, std::size_t size, std::size_t alignment,
                bool* zero, bool* commit, unsigned index) {
     extents& e = from(hooks);
-    // A reserve for later, larger each time, which jemalloc would never give back: the arena is the
-    // reserve, for others, too. Refused, jemalloc asks for exactly what it needs.
+    // jemalloc wants a reserve for later, larger each time, which it would never give back: the
+    // arena itself is the reserve, for all users. If refused, jemalloc asks for exactly what it
+    // needs.
     if (!*commit) return nullptr;
-    // Growing in place is not worth looking for: jemalloc asks when its own neighbours are taken.
+    // Growing in place is not attempted: jemalloc asks only when its own neighbours are taken.
     void* p = where ? nullptr
                     : aligned_extent(*e.memory, size, alignment,
                                      *zero ? contents::zeroed : contents::any);
     if (p) {
-        // Not zeroed for the asking, it may be zero all the same; then nobody knows.
+        // Without *zero the memory may still be zero, but jemalloc is not told.
         *commit = true;
         return p;
     }
@@ -74,8 +75,8 @@ bool decommit(extent_hooks_t* hooks, void* p, std::size_t size, std::size_t offs
     return e.others->decommit(e.others, p, size, offset, length, index);
 }
 
-/// Refused for the arena's extents: jemalloc then gives them back, which is cheaper than to purge
-/// and lets everybody have them.
+/// Refused for the arena's extents: jemalloc then gives them back, which is cheaper than purging
+/// and makes them available to all.
 bool purge_lazily(extent_hooks_t* hooks, void* p, std::size_t size, std::size_t offset,
                   std::size_t length, unsigned index) {
     extents& e = from(hooks);
@@ -83,7 +84,7 @@ bool purge_lazily(extent_hooks_t* hooks, void* p, std::size_t size, std::size_t 
     return e.others->purge_lazy(e.others, p, size, offset, length, index);
 }
 
-/// Success would promise zeros.
+/// Success would promise zeroed memory.
 bool purge_forcedly(extent_hooks_t* hooks, void* p, std::size_t size, std::size_t offset,
                     std::size_t length, unsigned index) {
     extents& e = from(hooks);
@@ -99,14 +100,14 @@ bool split(extent_hooks_t* hooks, void* p, std::size_t size, std::size_t first, 
     return e.others->split(e.others, p, size, first, second, committed, index);
 }
 
-/// Not asking the others: jemalloc's own merge makes the thread's state complete first, which in a
-/// thread that has only freed so far takes memory, and the lock that is held here.
+/// Does not call the others: jemalloc's own merge first completes the thread's state. In a thread
+/// that has only freed so far, that takes memory and the lock that is held here.
 bool merge(extent_hooks_t* hooks, void* p, std::size_t, void* next, std::size_t, bool, unsigned) {
     const arena& a = *from(hooks).memory;
     return a.owns(p) && a.owns(next) ? ok : refused;
 }
 
-/// jemalloc's own, unless the program had others before it came to us.
+/// Returns jemalloc's own hooks, or those that the program had installed before.
 extent_hooks_t* hooks_before_ours() {
     static extent_hooks_t* const found = control::read<extent_hooks_t*>({0, "extent_hooks"});
     return found;

@@ -1,8 +1,8 @@
-// Where jemalloc's extents come from: an arena, through jemalloc's extent hooks.
+// Provides jemalloc's extents from an arena, through jemalloc's extent hooks.
 //
-// All extents of one arena lie in one range of addresses, may be split anywhere, and merge with
-// whatever adjoins. What is given back goes to the arena at once, so jemalloc never has to ask for
-// pages to be purged or decommitted.
+// All extents of one arena are in one range of addresses, may be split anywhere, and merge with
+// adjacent ones. A freed extent goes back to the arena at once, so jemalloc never needs to purge or
+// decommit pages.
 #pragma once
 
 #include <jemalloc/jemalloc.h>
@@ -11,12 +11,12 @@
 
 namespace xos::memory {
 
-/// jemalloc hands the address of its table of hooks to every hook: the rest stands behind it.
-/// Must live as long as an arena of jemalloc's uses it.
+/// jemalloc passes the address of its hook table to every hook, so the other fields follow the
+/// table. Must live as long as an arena of jemalloc uses it.
 struct extents {
     extent_hooks_t hooks;
     arena* memory;
-    /// For extents that are not the arena's.
+    /// Hooks for extents that are not the arena's.
     extent_hooks_t* others;
     when_exhausted policy;
 

@@ -39,7 +39,7 @@ unsigned make_jemalloc_arena(extents& e) {
     throw std::system_error(EAGAIN, std::generic_category(), "jemalloc makes no further arena");
 }
 
-/// One of jemalloc's arenas, with all that was ever allocated in it.
+/// One of jemalloc's arenas, with everything that was ever allocated in it.
 struct jemalloc_arena {
     const unsigned index;
 
@@ -49,7 +49,7 @@ struct jemalloc_arena {
     jemalloc_arena& operator=(const jemalloc_arena&) = delete;
 };
 
-/// Objects are aligned as malloc's are, but those of 8 bytes and less only to 8.
+/// Objects are aligned like malloc's, but objects of up to 8 bytes only to 8.
 int flags_for(std::size_t bytes, std::size_t alignment) {
     if (alignment <= alignof(std::max_align_t) && alignment <= bytes) return 0;
     return static_cast<int>(MALLOCX_ALIGN(alignment));
@@ -57,7 +57,7 @@ int flags_for(std::size_t bytes, std::size_t alignment) {
 
 }  // namespace
 
-/// In this order: the caches go first, because what is in them would be freed twice.
+/// Members are in this order so that the caches go first; else their contents would be freed twice.
 struct jemalloc_heap::state {
     extents source;
     jemalloc_arena objects;

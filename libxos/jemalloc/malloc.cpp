@@ -1,4 +1,4 @@
-// jemalloc's arenas for malloc, on an arena of ours.
+// Puts jemalloc's arenas for malloc on an arena of libxos.
 #include <atomic>
 #include <new>
 
@@ -11,8 +11,9 @@ namespace {
 
 constexpr std::size_t administration = std::size_t{2} << 20;
 
-/// jemalloc makes a further arena when first an object of this size is allocated, for all of them.
-/// Its hooks can be changed only then, so one object has to be there; nobody touches its memory.
+/// jemalloc makes one more arena, for all large objects, when the first object of this size is
+/// allocated. Its hooks can be changed only then, so one object is allocated; nobody touches its
+/// memory.
 void make_arena_of_large_objects() {
     static void* first = nullptr;
     const auto threshold = control::read<std::size_t>("opt.oversize_threshold");
@@ -27,9 +28,9 @@ void install(extents& e, unsigned jemalloc_arena) {
 }  // namespace
 
 void use_for_malloc(arena& a, when_exhausted policy) {
-    // Never destroyed: memory is freed until the very end.
+    // Never destroyed: memory is freed until the very end of the process.
     alignas(extents) static unsigned char place[sizeof(extents)];
-    // What fails may be tried again.
+    // A failed attempt may be repeated.
     static std::atomic<bool> installed = false;
     struct undo {
         bool needed = true;
@@ -51,7 +52,7 @@ void use_for_malloc(arena& a, when_exhausted policy) {
     make_arena_of_large_objects();
     auto* e = new (place) extents(a, policy);
     attempt.needed = false;
-    // That of large objects is the next one, if it exists.
+    // The arena of large objects is the next one, if it exists.
     const bool one_more = control::read<std::size_t>("opt.oversize_threshold") != 0 &&
                           control::read<unsigned>("arenas.narenas") > arenas;
     for (unsigned i = 0; i < arenas + one_more; i++) install(*e, i);

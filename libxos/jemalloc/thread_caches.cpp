@@ -13,14 +13,14 @@ namespace xos::memory {
 
 namespace {
 
-/// What threads and heaps know of each other. Held across a fork.
+/// What threads and heaps know of each other. The lock is held across a fork.
 struct registry {
     std::mutex lock;
     std::map<std::uint64_t, cache_set*> living;
     std::uint64_t last_serial = 0;
 };
 
-/// Never destroyed: threads end, and heaps go, after the destructors of static objects.
+/// Never destroyed: threads and heaps may end after the destructors of static objects.
 registry& the_registry() {
     static registry& r = []() -> registry& {
         auto& made = *new registry;
@@ -31,16 +31,16 @@ registry& the_registry() {
     return r;
 }
 
-/// From the beginning: a fork that is under way when it is made would not know of it.
+/// Made at start-up: a fork under way would not know of a registry made meanwhile.
 [[maybe_unused]] const registry& from_the_beginning = the_registry();
 
-/// Fails only for a number that is none.
+/// Fails only for an invalid number.
 void empty(unsigned cache) noexcept {
     static_cast<void>(control::write("tcache.flush", cache));
 }
 
-/// The cache this thread used last, and whether it may have any: objects with trivial destructors,
-/// so that they can be used until the thread is gone.
+/// The cache that this thread used last, and whether it may have one. The members have trivial
+/// destructors, so they can be used until the thread is gone.
 constinit thread_local struct {
     std::uint64_t serial = 0;
     int flags = 0;
@@ -109,7 +109,7 @@ int cache_set::find() noexcept {
                           [&](const auto& old) { return !r.living.contains(old.serial); });
             own.entries.reserve(own.entries.size() + 1);
             if (idle_.empty()) {
-                // Room first: then nothing fails between making a cache and remembering it, nor
+                // Makes room first: then nothing fails between making a cache and storing it, nor
                 // when its thread ends.
                 all_.reserve(all_.size() + 1);
                 idle_.reserve(all_.size() + 1);
@@ -124,7 +124,7 @@ int cache_set::find() noexcept {
         last.flags = static_cast<int>(MALLOCX_TCACHE(e->cache));
         return last.flags;
     } catch (const std::exception&) {
-        // No memory for a cache, or no number: it works without.
+        // There is no memory or no number for a cache: the heap works without one.
         return MALLOCX_TCACHE_NONE;
     }
 }

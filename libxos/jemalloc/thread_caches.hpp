@@ -1,8 +1,8 @@
 // Caches of small objects, one for each thread and heap.
 //
 // jemalloc's automatic caches mix the objects of all its arenas. A heap that can be destroyed has
-// explicit ones, which jemalloc knows by number and which one thread at a time may use. A thread
-// that ends leaves its caches, with what is in them, to the next.
+// explicit caches, which have a number and may be used by one thread at a time. A thread that ends
+// leaves its caches, with their contents, to the next.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@ namespace xos::memory {
 class cache_set {
   public:
     cache_set();
-    /// No thread may be using them any more.
+    /// No thread may still be using the caches.
     ~cache_set();
     cache_set(const cache_set&) = delete;
     cache_set& operator=(const cache_set&) = delete;
 
-    /// The calling thread's cache as flags for mallocx(3) and the like.
+    /// Returns the calling thread's cache as flags for mallocx(3) and the like.
     int flags() noexcept;
     /// Empties the calling thread's cache and those that no thread uses.
     void flush() noexcept;
