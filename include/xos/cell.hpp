@@ -40,28 +40,28 @@ struct cell_options {
     /// Threads that may be inside at the same time. At least 1, at most 4096 and what KVM allows
     /// (KVM_CAP_MAX_VCPUS).
     unsigned max_vcpus = 1024;
-    /// Bytes of address space that libxos keeps for itself: page tables, and 100 KiB a vCPU. At
-    /// least 52 MiB and that. Memory is used as needed.
+    /// Bytes of address space that libxos keeps for itself, for page tables and 100 KiB a vCPU. It
+    /// takes at least 52 MiB and those 100 KiB for each vCPU. Memory is used as needed.
     std::size_t system_arena = std::size_t{160} << 20;
-    /// Bytes at most from which mmap and its family are served inside, without an exit, for private
-    /// anonymous memory; 0: Linux serves it all. Nothing is reserved before the first such call.
-    /// The default is half of the machine's memory.
+    /// How many bytes of private anonymous memory mmap and its family serve inside, without an
+    /// exit, at most; 0: Linux serves it all. Nothing is reserved before the first such call. The
+    /// default is half of the machine's memory.
     std::size_t process_arena = ~std::size_t{0};
     /// How the process arena becomes resident.
     residency process_pager = residency::system;
     /// Pages of 4 KiB, for residency::window.
     unsigned process_window = 64;
-    /// Whether brk is served inside, too. While a thread is inside, no thread outside may use it
-    /// then, nor malloc, which does: for programs that are inside as a whole.
+    /// Whether brk is served inside, too. While a thread is inside, no thread outside may then use
+    /// brk, nor malloc, which uses it. This is for programs that are inside as a whole.
     bool serve_break = false;
-    /// Bytes of page frames for views (`xos/vm.hpp`), rounded up to 2 MiB: address space from the
-    /// first vm::reserve() on, memory from the first use of a frame.
+    /// Bytes of page frames for views (`xos/vm.hpp`), rounded up to 2 MiB. They take address space
+    /// from the first vm::reserve() on, and memory from the first use of a frame.
     std::size_t frame_arena = std::size_t{64} << 20;
     /// How forwarded calls reach Linux. `module` is an error where there is no usable kernel
     /// module.
     xos::transport transport = xos::transport::automatic;
-    /// A forked child first runs natively, and enters a VM of its own when it has made 64 system
-    /// calls, has lived a millisecond, or needs one. A child that soon execs never pays for it.
+    /// A forked child first runs natively. It enters a VM of its own when it has made 64 system
+    /// calls, has lived a millisecond, or needs one. A child that execs before never pays for a VM.
     /// Until then functions of libxos must not be called in the child. Where mmap's family has
     /// taken rights away inside, of which Linux does not know, a child has its VM from the start.
     bool native_children = false;
@@ -71,18 +71,18 @@ struct cell_options {
 /// in a signal handler. There is no stop: a process is a cell until it ends or executes another
 /// program.
 /// @throws std::system_error with a code that says what is missing (`xos/error.hpp`: no_kvm,
-///         kvm_not_permitted, mode_unavailable, ...) and a text that says what to do about it, and
-///         the process goes on as it was; bad_argument for an option out of range; already_started
-///         the second time; in_signal_handler.
+///         kvm_not_permitted, mode_unavailable, ...) and a text that says what to do about it;
+///         bad_argument for an option out of range; already_started the second time;
+///         in_signal_handler. The process then goes on as it was.
 void start(const cell_options& options = {});
 
 /// Whether start() has succeeded in this process. A forked child has its parent's answer. Call
 /// anywhere.
 [[nodiscard]] bool started() noexcept;
 
-/// Continues the calling thread inside the guest, on a vCPU from the pool; starts the cell with
-/// default options first if need be. In a child that was forked outside, the first call makes a VM
-/// over the copied memory. Call outside, on any thread but not in a signal handler.
+/// Continues the calling thread inside the guest, on a vCPU from the pool. It first starts the cell
+/// with default options if that has not been done. In a child that was forked outside, the first
+/// call makes a VM over the copied memory. Call outside, on any thread but not in a signal handler.
 /// @throws std::system_error already_inside, in_signal_handler, in_host_call, no_vcpu when
 ///         cell_options::max_vcpus threads are inside, or what start() throws; the thread goes on
 ///         outside.
@@ -94,9 +94,9 @@ void enter();
 void leave();
 
 /// Notices signal handlers that a thread outside has installed since the start. sigaction(2) in
-/// host mode goes past libxos; each thread's first enter() looks at what it has changed, and
-/// handlers installed outside later than that reach threads inside only after this call. Handlers
-/// installed inside, or before start(), need nothing. Call outside.
+/// host mode goes past libxos. Each thread's first enter() looks for such handlers. Those that are
+/// installed outside later reach threads inside only after this call. Handlers installed inside, or
+/// before start(), need nothing. Call outside.
 /// @throws std::system_error not_started.
 void adopt_signal_handlers();
 
@@ -127,8 +127,8 @@ namespace detail {
 void host_call(void (*fn)(void*), void* argument);
 }
 
-/// Runs a callable in host mode on the calling thread: one exit. Outside it is a plain call. For
-/// work that must see the host's state:
+/// Runs a callable in host mode on the calling thread: one exit. Outside it is a plain call. It is
+/// for work that must see the host's state:
 ///
 ///     const int cpus = xos::host_call([&] { return count_cpus(path); });
 ///

@@ -1,7 +1,7 @@
 // What libxos throws.
 //
-// Functions that throw, throw std::system_error. Its code is one of libxos's own, so that a caller
-// need not know which system call it was that failed; its text says what is wrong and what to do.
+// Functions that throw throw std::system_error. Its code is one of libxos's own, so that a caller
+// need not know which system call has failed. Its text says what is wrong and what to do.
 //
 //     try {
 //         xos::start();
@@ -11,8 +11,8 @@
 //         std::fprintf(stderr, "%s; going on without a cell\n", e.what());
 //     }
 //
-// `e.code().default_error_condition().value()` is the errno that comes closest, the one that is
-// given here in brackets. Functions that return a result (`xos/vm.hpp`) throw nothing.
+// `e.code().default_error_condition().value()` is the errno that comes closest; it is given here in
+// brackets. Functions that return a result (`xos/vm.hpp`) throw nothing.
 #pragma once
 
 #include <xos/language.hpp>
@@ -40,15 +40,13 @@ enum class errc {
     kvm_too_old,
     /// (ENOSYS) The processor lacks FSGSBASE or XSAVE, or Linux keeps them off.
     processor_lacks_feature,
-    /// (EIO) KVM refused to make a virtual machine, a vCPU or a memory slot, or a register of it.
-    /// The
-    /// text has KVM's errno; dmesg and `xos doctor` may know more.
+    /// (EIO) KVM refused to make a virtual machine, a vCPU or a memory slot, or to set a register.
+    /// The text has KVM's errno; dmesg and `xos doctor` may know more.
     kvm_refused,
     /// (EOPNOTSUPP) This machine has no such mode. Use mode::automatic.
     mode_unavailable,
     /// (EOPNOTSUPP) A vCPU's time stamp counter differs from the host's. Use a host whose counter
-    /// is
-    /// constant.
+    /// is constant.
     clock_unusable,
     /// (ENOENT) transport::module, and /dev/xos does not exist. Load the kernel module.
     no_module,
@@ -61,8 +59,8 @@ enum class errc {
 
     /// (EMFILE) No descriptor is left, of the process or of the system. Raise RLIMIT_NOFILE.
     no_descriptors,
-    /// (ENOMEM) No memory or address space is left, or none of the system arena. Raise RLIMIT_AS or
-    /// cell_options::system_arena, or use less.
+    /// (ENOMEM) No memory or address space is left, or nothing of the system arena. Raise RLIMIT_AS
+    /// or cell_options::system_arena, or use less.
     no_memory,
     /// (ENOSPC) A table of libxos's or KVM's is full: handlers, arenas, spaces, memory slots,
     /// guest-physical addresses. The text says which.

@@ -73,7 +73,7 @@ struct features {
     std::string kind_reason;                     ///< how that is known, for people
     answer nested_paging = answer::unknown;      ///< EPT or NPT in use: guest faults without exits
 
-    /// A cell tried out: started in a child process (or this process's own, when it has one).
+    /// A cell that was tried out in a child process, or this process's own when it has one.
     struct cell_trial {
         bool can_start = false;
         int error = 0;        ///< errno of the step that failed; ETIMEDOUT, or 0 when it was killed
@@ -110,9 +110,9 @@ struct features {
     } module;
 };
 
-/// Asks all of it. Takes some milliseconds, most of them for the child process that tries a cell.
-/// The process stays as it was, and what is missing is recorded, not thrown. Call on any thread,
-/// inside or outside, also before start().
+/// Finds out all of this. It takes some milliseconds, most of them for the child process that tries
+/// a cell. The process stays as it was. What is missing is recorded, and nothing is thrown for it.
+/// Call on any thread, inside or outside, also before start().
 [[nodiscard]] features probe_features();
 
 }  // namespace xos

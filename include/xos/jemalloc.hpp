@@ -14,9 +14,10 @@
 //     static auto& pool = *new xos::memory::arena({.bytes = 4ul << 30});   // never destroyed
 //     xos::memory::use_for_malloc(pool);
 //
-// In a library of its own: link `xos::jemalloc` beside libxos. It needs jemalloc 5.3, which thereby
-// is the program's malloc. All of this works inside and outside, on any thread, and in the child of
-// a fork, which has its own copy. Inside, jemalloc gets and returns extents without an exit.
+// This is a library of its own: link `xos::jemalloc` beside libxos. It needs jemalloc 5.3, which
+// becomes the program's malloc by that. All of this works inside and outside, on any thread, and in
+// the child of a fork, which has its own copy. Inside, jemalloc gets and returns extents without an
+// exit.
 #pragma once
 
 #include <xos/language.hpp>
@@ -30,15 +31,15 @@
 
 namespace xos::memory {
 
-/// What happens when an arena has no extent that is large enough. One holds 1 GiB at most.
+/// What happens when an arena has no extent that is large enough. An extent holds 1 GiB at most.
 enum class when_exhausted {
     fail,       ///< the allocation fails, as malloc fails
     use_linux,  ///< the extent comes from where jemalloc has it from without libxos
 };
 
 /// From now on jemalloc takes new extents for malloc, calloc, realloc, new and so on from `a`,
-/// whichever thread asks, and gives them back there. Extents that it holds already it goes on
-/// using.
+/// whichever thread asks, and gives them back there. It goes on using the extents that it holds
+/// already.
 ///
 /// Each of jemalloc's own arenas (`narenas`, four a processor) takes 2 MiB for its administration
 /// at once. Extents of 8 MiB and more return to `a` when they are freed, smaller ones after some
@@ -69,21 +70,21 @@ class jemalloc_heap {
     jemalloc_heap& operator=(const jemalloc_heap&) = delete;
 
     /// @param alignment  a power of two.
-    /// @return nullptr when the arena is exhausted. 0 bytes are one.
+    /// @return nullptr when the arena is exhausted. 0 bytes count as 1.
     [[nodiscard]] void* allocate(std::size_t bytes,
                                  std::size_t alignment = alignof(std::max_align_t)) noexcept;
     [[nodiscard]] void* allocate_zeroed(std::size_t bytes,
                                         std::size_t alignment = alignof(std::max_align_t)) noexcept;
     /// As realloc(3): on failure nullptr, and `p` is as it was. Only the usual alignment is kept.
     [[nodiscard]] void* reallocate(void* p, std::size_t bytes) noexcept;
-    /// Of this heap, by any thread; nullptr is fine.
+    /// Frees an object of this heap, on any thread; nullptr is fine.
     void free(void* p) noexcept;
 
     /// How many bytes may be used there, at least as many as were asked for.
     [[nodiscard]] static std::size_t usable_size(const void* p) noexcept;
 
-    /// Gives extents back to the arena that hold no object, without waiting for them to age. What
-    /// other threads have in their caches counts as used.
+    /// Gives the extents that hold no object back to the arena, without waiting for them to age.
+    /// What other threads have in their caches counts as used.
     void purge() noexcept;
 
     /// The heap for std::pmr containers and pools. Lives as long as the heap.

@@ -1,5 +1,5 @@
-// What the headers need of the compiler. Each includes this first, and declares nothing when it is
-// not there, so that this is all that the compiler has to say of them.
+// What the headers need of the compiler. Each header includes this first, and declares nothing for
+// an older C++, so that the message below is all that the compiler says.
 #pragma once
 
 #if __cplusplus < 202002L

@@ -52,30 +52,30 @@ struct arena_statistics {
     std::array<std::uint64_t, 19> free_blocks{};
 };
 
-/// At most 64 exist at the same time. All of it may be called on any thread, at the same time. A
-/// forked child has a copy, which Linux makes on write.
+/// At most 64 arenas exist at the same time. All functions may be called on any thread, at the same
+/// time. A forked child has a copy, which Linux makes on write.
 class arena {
   public:
     struct options {
         /// At least 1; rounded up to 64 MiB.
         std::size_t bytes = 0;
-        /// All of it resident, and known to the guest, before the constructor returns.
+        /// Whether all of it is resident, and known to the guest, before the constructor returns.
         bool populate = false;
-        /// From the machine's pool of huge pages (hugetlbfs), if that has enough; else transparent
-        /// huge pages as far as Linux gives them.
+        /// Whether memory comes from the machine's pool of huge pages (hugetlbfs), if that has
+        /// enough. If not, transparent huge pages are used as far as Linux gives them.
         bool huge_pages = false;
         /// NUMA node to take memory from; -1: any.
         int node = -1;
-        /// Bytes. When more free memory than this is not zero, half of it goes back to Linux.
+        /// Bytes. When more free memory than this is dirty (not zero), half of it goes back to
+        /// Linux.
         std::size_t keep_dirty = ~std::size_t{0};
-        /// A thread outside the cell zeroes what is freed, up to 2 MiB at a time.
+        /// Whether a thread outside the cell zeroes what is freed, up to 2 MiB at a time.
         bool zero_in_background = false;
     };
 
     /// Call after start(), inside (one exit) or outside.
     /// @throws std::system_error not_started, bad_argument for 0 bytes or an unknown node,
-    /// no_memory,
-    ///         no_room when 64 arenas exist.
+    ///         no_memory, no_room when 64 arenas exist.
     explicit arena(const options& o);
     /// Gives all memory back to Linux, also what is still allocated. The addresses are kept for
     /// arenas to come. Call inside or outside; no thread may use the arena any more.
@@ -86,8 +86,7 @@ class arena {
     /// Hands out an extent. Call inside, without an exit, or outside, also in a fault handler.
     /// @param bytes  1 to 1 GiB, rounded up to 4 KiB.
     /// @return its address, a multiple of `bytes` rounded up to a power of two; nullptr when
-    /// nothing
-    ///         large enough is left.
+    ///         nothing large enough is left.
     [[nodiscard]] void* allocate(std::size_t bytes, contents wanted = contents::any) noexcept;
 
     /// Gives back an extent or a part of one, in whole pages. Call as allocate().
@@ -106,8 +105,8 @@ class arena {
 
     /// The numbers now. Call inside (one exit) or outside.
     [[nodiscard]] arena_statistics statistics() const;
-    /// Whether the allocator's structures agree with each other: for tests and debugging. Slow.
-    /// Call as statistics().
+    /// Whether the allocator's structures agree with each other. This is slow, and for tests and
+    /// debugging. Call as statistics().
     [[nodiscard]] bool check() const;
 
   private:
@@ -119,10 +118,10 @@ class arena {
     std::uint64_t length_;
 };
 
-/// What anonymous mappings of this process are served from; all zero before the first one. Call
-/// inside (one exit) or outside.
+/// The numbers of the arena that serves anonymous mappings of this process; all are zero before the
+/// first mapping. Call inside (one exit) or outside.
 [[nodiscard]] arena_statistics process_arena_statistics();
-/// arena::check() of it. Call as process_arena_statistics().
+/// arena::check() of that arena. Call as process_arena_statistics().
 [[nodiscard]] bool check_process_arena();
 
 /// Extents of an arena for std::pmr containers and pools. Alignments up to 1 GiB. Call as

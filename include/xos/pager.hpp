@@ -28,10 +28,10 @@
 
 namespace xos {
 
-/// What a paged view's pages hold. It is called inside, by several threads at a time but only one
-/// for a unit: on a thread that faulted, in its fault handler, or on one that evicts. System calls
-/// are fine, touching missing pages of the same view is not, nor what the interrupted code may hold
-/// (malloc's lock).
+/// Says what a paged view's pages hold. Its functions are called inside, by several threads at a
+/// time but only one for a unit: on a thread that faulted, in its fault handler, or on a thread
+/// that evicts. They may make system calls. They must not touch missing pages of the same view, nor
+/// need what the interrupted code may hold (malloc's lock), nor throw.
 class pager {
   public:
     virtual ~pager() = default;
@@ -39,7 +39,7 @@ class pager {
     /// address, which system calls can write to.
     /// @return false to refuse the access, as SIGSEGV if nobody else handles it.
     virtual bool fill(std::size_t offset, std::span<std::byte> to) noexcept = 0;
-    /// What is there now goes.
+    /// The unit that is there now is about to go.
     /// @param dirty  some of it was written since it was filled.
     virtual void evict(std::size_t offset, std::span<const std::byte> from,
                        bool dirty) noexcept = 0;
@@ -52,7 +52,7 @@ enum class paging_policy {
     huge,     ///< 2 MiB, by one large leaf
 };
 
-/// Made and ended by one thread; the rest may be called on any thread, at the same time.
+/// One thread makes and ends it. Everything else may be called on any thread, at the same time.
 class paged_view {
   public:
     struct options {
@@ -83,11 +83,11 @@ class paged_view {
     /// @return how many were there.
     /// @throws std::system_error bad_argument for what is not in the view, not_inside.
     std::size_t evict(gva begin, std::size_t bytes);
-    /// Units that are there.
+    /// How many units are there.
     [[nodiscard]] std::size_t resident() const noexcept {
         return resident_.load(std::memory_order_relaxed);
     }
-    /// Faults that brought a unit.
+    /// How many faults have brought a unit.
     [[nodiscard]] std::size_t faults() const noexcept {
         return faults_.load(std::memory_order_relaxed);
     }

@@ -11,8 +11,8 @@
 //         xos::space::inside_of look(snapshot);   // this thread reads `heap` as it was
 //     }
 //
-// All of it happens inside the guest, without an exit. A thread that is created, and one that
-// enters, starts in the main space; a fork's child goes on where its parent was.
+// All of it happens inside the guest, without an exit. A thread that is created or that enters
+// starts in the main space. A fork's child goes on in the space where its parent was.
 #pragma once
 
 #include <xos/language.hpp>
@@ -24,7 +24,7 @@
 
 namespace xos {
 
-/// At most 15 exist at the same time; a space may have separated 16 views.
+/// At most 15 spaces exist at the same time, and a space may separate 16 views.
 class space {
   public:
     enum class frames {

@@ -67,8 +67,8 @@ struct statistics {
     std::uint64_t interrupted = 0;  ///< calls in the module that a signal interrupted
 };
 
-/// The totals now. Threads go on counting while they are read, so that numbers that belong together
-/// may differ by a few. Call inside, which takes an exit, or outside.
+/// The totals now. Threads go on counting while the totals are read, so that numbers that belong
+/// together may differ by a few. Call inside, which takes an exit, or outside.
 [[nodiscard]] statistics stats();
 
 /// The exits that the calling thread's vCPU has made so far, for differences around an operation; 0

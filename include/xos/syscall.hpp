@@ -1,7 +1,7 @@
 // System calls answered inside the guest.
 //
-// A `syscall` instruction in a cell reaches libxos without an exit. What has no local answer is
-// forwarded to Linux by the same thread; an application that knows better may answer a call itself:
+// A `syscall` instruction in a cell reaches libxos without an exit. A call that has no local answer
+// is forwarded to Linux by the same thread. An application that knows an answer may give it itself:
 //
 //     [[gnu::target("general-regs-only")]]
 //     static long answer_getpid(long, long, long, long, long, long) {
@@ -22,8 +22,7 @@ namespace xos {
 /// It runs on a stack of 16 KiB of libxos's, in the middle of whatever the application was doing
 /// and on any thread, so it obeys the rules of kernel-side code: no system calls, no libc, no
 /// function of libxos, no thread-local variables, no faults, general registers only. Give it the
-/// attribute
-/// [[gnu::target("general-regs-only")]]. In `ring3` it runs at CPL 0.
+/// attribute [[gnu::target("general-regs-only")]]. In `ring3` it runs at CPL 0.
 using local_call = long (*)(long, long, long, long, long, long);
 
 /// From now on `number` is answered by `answer` on every thread inside; null gives the call back to

@@ -12,7 +12,7 @@ namespace xos {
 enum class transport : unsigned {
     automatic,  ///< `module` if /dev/xos can be used, else `exit`
     exit,       ///< every call leaves the guest, and the thread makes it in user space
-    module,     ///< by the kernel module, inside KVM_RUN; what it does not make takes an exit
+    module,     ///< by the kernel module, inside KVM_RUN; other calls take an exit
 };
 
 /// The name used on command lines and in reports: "auto", "exit", "module". Call anywhere.

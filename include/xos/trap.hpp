@@ -2,8 +2,8 @@
 //
 // A handler is a C++ function that runs inside the guest, on a stack of its own, with the registers
 // of the interrupted code in its hands. It may repair the cause and resume, change where the code
-// goes on, or pass: to the next handler, and in the end to Linux, which raises the signal it would
-// have raised.
+// goes on, or pass: then the next handler is asked, and in the end Linux, which raises the signal
+// that it would have raised.
 //
 //     auto guard = xos::on_fault(begin, length, [](xos::trap_frame& f, void*) {
 //         map_page_for(xos::page_fault_of(f).address);
@@ -17,11 +17,11 @@
 // range are asked before those of a vector, later registrations before earlier ones.
 //
 // A handler may throw: the exception goes on in the interrupted code, as if the instruction had
-// thrown it. That code, and what calls it in the same file, is to be compiled with
-// -fnon-call-exceptions: the compiler otherwise knows that a load cannot throw, and leaves out a
-// `try` around it. Code that C++ exceptions cannot pass (C without unwind tables, a noexcept
-// function) ends the process by std::terminate(), and so does an exception thrown because a local
-// system call faulted.
+// thrown it. That code, and what calls it in the same file, must be compiled with
+// -fnon-call-exceptions: otherwise the compiler takes for granted that a load cannot throw, and
+// leaves out a `try` around it. Code that C++ exceptions cannot pass (C without unwind tables, a
+// noexcept function) ends the process by std::terminate(), and so does an exception thrown because
+// a local system call faulted.
 #pragma once
 
 #include <xos/language.hpp>
@@ -68,23 +68,24 @@ enum class exception : std::uint8_t {
 
 enum class verdict : std::uint64_t {
     resume,  ///< go on at the frame: at the same instruction unless the handler moved `rip`
-    pass,    ///< not mine
+    pass,    ///< ask the next handler, and in the end Linux
 };
 
-/// Runs inside, on the thread that raised the exception. It must not throw, nor leave().
+/// Runs inside, on the thread that raised the exception. It may throw, but must not leave().
 using trap_handler = verdict (*)(trap_frame& frame, void* argument);
 
 /// Whether the library must keep the interrupted code's vector registers for the handler.
 enum class handler_registers : std::uint8_t {
     all,           ///< any C++: costs one XSAVE and XRSTOR
-    general_only,  ///< compiled with -mgeneral-regs-only, or known not to touch others
+    general_only,  ///< none: the handler was compiled with -mgeneral-regs-only, or is known not
+                   ///< to touch others
 };
 
 enum class fault_kind {
     missing,          ///< nothing is mapped, or without any access
     write_protected,  ///< a write to a page that may be read
     not_executable,   ///< an instruction fetch from a page that may be read
-    other,            ///< by code at CPL 3 to a page of the kernel side's
+    other,            ///< an access by code at CPL 3 to a page of the kernel side's
 };
 
 /// What a page fault was about (Intel SDM vol. 3A, 4.7).
@@ -102,14 +103,14 @@ struct page_fault {
     }
 };
 
-/// Of the frame that a handler of page faults has got. Call anywhere.
+/// What the frame that a handler of page faults has got is about. Call anywhere.
 [[nodiscard]] inline page_fault page_fault_of(const trap_frame& f) {
     return {gva{f.fault_address}, (f.error_code & 1) != 0, (f.error_code & 2) != 0,
             (f.error_code & 4) != 0, (f.error_code & 16) != 0};
 }
 
-/// Ends a registration when it goes, on any thread, inside or outside. Handlers that are running
-/// are not waited for.
+/// Ends a registration when it is destroyed, on any thread, inside or outside. It does not wait for
+/// handlers that are running.
 class [[nodiscard]] trap_registration {
   public:
     trap_registration() = default;
@@ -133,9 +134,9 @@ trap_registration on_exception(exception which, trap_handler handler, void* argu
                                handler_registers registers = handler_registers::all);
 
 /// Registers a handler for page faults on [begin, begin + length): on views (`xos/view.hpp`) and
-/// also on memory that Linux manages, when Linux refuses the access. Bytes; nothing need be
-/// aligned. A view must exist before its handler is registered. A forked child keeps it. Call on
-/// any thread, inside or outside, also before start().
+/// also on memory that Linux manages, when Linux refuses the access. The length is in bytes, and
+/// nothing need be aligned. A view must exist before its handler is registered. A forked child
+/// keeps it. Call on any thread, inside or outside, also before start().
 /// @throws std::system_error bad_argument for a range that is empty or wraps around, range_taken
 ///         when it overlaps another's, no_room when there are 64.
 trap_registration on_fault(gva begin, std::size_t length, trap_handler handler,

@@ -8,7 +8,7 @@
 //     xos::enter();
 //     static_cast<int*>(pages.data())[5] = 1;   // give_page() maps a frame there
 //
-// Declare a view before its handlers, so that they go first.
+// Declare a view before its handlers, so that the handlers are destroyed first.
 #pragma once
 
 #include <xos/language.hpp>
@@ -23,17 +23,17 @@ namespace xos {
 
 class view {
   public:
-    /// What becomes of frames that are still mapped when the view goes.
+    /// What becomes of frames that are still mapped when the view ends.
     enum class frames {
         kept,   ///< they stay what they were: the application's
         freed,  ///< those of the frame arena go back to it; no other page may map them
     };
 
-    /// No addresses.
+    /// Makes a view of no addresses.
     view() noexcept = default;
-    /// Reserves as vm::reserve() does, and throws what it throws; besides, EINVAL for frames that
-    /// are to be freed in a view of leaves larger than 4 KiB. Call after `start()`, inside or
-    /// outside.
+    /// Reserves as vm::reserve() does, and throws what it throws. It also throws bad_argument for
+    /// frames that are to be freed in a view of leaves larger than 4 KiB. Call after `start()`,
+    /// inside or outside.
     explicit view(std::size_t bytes, vm::leaf smallest = vm::leaf::page_4k,
                   frames at_the_end = frames::kept);
     /// reset()
@@ -50,9 +50,10 @@ class view {
     }
 
     [[nodiscard]] gva begin() const noexcept { return begin_; }
-    /// As asked for. vm::reserve() rounds up; what lies behind belongs to the view, too.
+    /// The bytes that were asked for. vm::reserve() rounds up, and what lies behind belongs to the
+    /// view, too.
     [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
-    /// The first byte, for code inside; null for no addresses.
+    /// The first byte, for code inside; null for a view of no addresses.
     [[nodiscard]] void* data() const noexcept { return reinterpret_cast<void*>(begin_.value); }
 
     /// Removes the view's mappings and gives its addresses back: an access is SIGSEGV from now on,

@@ -15,8 +15,8 @@
 //     for (xos::gva page : written) changes.protect(page, xos::page_size, xos::vm::access::read);
 //     if (changes.commit() != xos::vm::map_result::ok) ...   // no exit while no other vCPU runs
 //
-// Permissions that grow need no flush. Those that shrink are flushed on this vCPU and on those
-// other vCPUs that are in the guest, before the call returns.
+// Permissions that grow need no flush. Those that shrink are flushed before the call returns, on
+// this vCPU and on those other vCPUs that are in the guest.
 //
 // All edits happen inside the guest, also in a fault handler, on any thread, at the same time. A
 // forked child has page tables of its own, over frames that Linux copies on write. System calls do
@@ -53,7 +53,7 @@ enum class leaf : unsigned {
     page_1g = 3,  ///< where `gigabyte_leaves()`
 };
 
-/// Why an edit was refused, and that then nothing has changed.
+/// Why an edit was refused. After a refusal nothing has changed.
 enum class [[nodiscard]] map_result : long{
     ok = 0,
     not_reserved = -1,  ///< the page is in no view, or the range not in one
@@ -80,7 +80,8 @@ enum class [[nodiscard]] map_result : long{
 ///         lacks; no_memory, also when 256 views and arenas exist; no_room.
 [[nodiscard]] gva reserve(std::size_t bytes, leaf smallest = leaf::page_4k);
 
-/// Whether vCPUs have 1 GiB leaves (CPUID.80000001H:EDX bit 26). Call after start(), anywhere.
+/// Whether page tables of vCPUs may have 1 GiB leaves (CPUID.80000001H:EDX bit 26). Call after
+/// start(), anywhere.
 [[nodiscard]] bool gigabyte_leaves();
 
 /// Takes one 4 KiB frame of the frame arena, zeroed if it was never used. Call on any thread,
@@ -103,7 +104,7 @@ bool free_frame(gpa frame) noexcept;
 /// @return ok, not_reserved, misaligned, shrinks, too_large, bad_option.
 map_result map(gva page, gpa frame, access a) noexcept;
 
-/// Gives one mapped page of a view of 4 KiB leaves exactly this access. Flushes if that takes
+/// Gives one mapped page of a view of 4 KiB leaves exactly this access. It flushes if that takes
 /// something away. Call inside: outside it is undefined.
 /// @param page  a multiple of 4 KiB.
 /// @return ok, not_reserved, misaligned, not_mapped, too_large, bad_option.
@@ -143,16 +144,16 @@ class batch {
                     leaf largest = leaf::page_4k);
     /// Maps frames of the frame arena, zeroed. For views of 4 KiB leaves.
     void map_new(gva begin, std::size_t bytes, access a);
-    /// Removes mappings. Pages without one are skipped. The frames are still whose they were.
+    /// Removes mappings. Pages without one are skipped. The frames belong to whom they belonged.
     void unmap(gva begin, std::size_t bytes);
     /// The same, and frames of the frame arena go back to it. For views of 4 KiB leaves.
     void unmap_and_free(gva begin, std::size_t bytes);
-    /// Gives mapped pages exactly this access. Pages without a mapping are skipped. Large leaves
-    /// are split where they are only partly meant.
+    /// Gives mapped pages exactly this access. Pages without a mapping are skipped. A large leaf is
+    /// split when the range covers only a part of it.
     void protect(gva begin, std::size_t bytes, access a);
     /// Moves mappings to another place of the same or another view, replacing what was there.
     void move(gva from, std::size_t bytes, gva to);
-    /// Replaces large leaves by the view's smallest ones, which translate alike.
+    /// Replaces large leaves by the view's smallest ones. Translations stay as they are.
     void split(gva begin, std::size_t bytes);
     /// Replaces whole runs of small leaves by a large one, where frames are contiguous, aligned,
     /// and accesses alike.
