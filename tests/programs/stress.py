@@ -24,7 +24,7 @@ MORE = ("mmapfixed mmapaddr mmapmany mlock vm-rw vm-segv vm-splice remap cpu nan
         " wait tee sendfile prctl personality session procfs env get kcmp membarrier inotify epoll close atomic pidfd"
         " pkey null nop vdso timerfd locka schedpolicy far-branch regs full sysbadaddr dev-shm fifo funccall hrtimers"
         " kill peterson ring-pipe sem-sysv splice sync-file vecmath fault")
-# Which mappings there are is the cell's own business (docs/memory.md, docs/signals.md):
+# Which mappings there are is the cell's own business (docs/differences.md):
 #   mincore          looks for a page that nobody has mapped
 #   seccomp          forbids system calls that libxos makes for the application
 #   enosys           forks by INT 80h, past the cell
