@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# fresh.sh [--quick | --full | --tests REGEX]: `make run`, then `make test`, on a fresh Debian 12: a minimal one that
-# debootstrap makes, with a clone of what is committed and nothing else. It fails when the project's own files do not
-# install all that they need.
+# fresh.sh [--quick | --full | --tests REGEX]: runs `make run` and then `make test` on a fresh Debian 12. That is a
+# minimal one that debootstrap makes, with a clone of what is committed and nothing else. The script fails when the
+# project's own files do not install all that they need.
 #
 #   --quick        the tests that tell most about what is installed, in a few minutes; the default
 #   --full         all tests, `make programs` and `make kmod`, which takes hours
-#   --tests REGEX  these tests
+#   --tests REGEX  the tests whose names match
 #
-# Packages come from where this machine gets its own. They, and the minimal Debian, are kept below
-# ${XDG_CACHE_HOME:-~/.cache}/libxos/fresh; nothing else of this machine is used. Without /dev/kvm, `make run` has
-# nothing to run a cell on: it is replaced by `make build`, and the quick tests are those on emulated machines.
+# Packages come from where this machine gets its own. The packages and the minimal Debian are kept below
+# ${XDG_CACHE_HOME:-~/.cache}/libxos/fresh. Nothing else of this machine is used. Without /dev/kvm, `make run` has
+# nothing to run a cell on, so `make build` replaces it, and the quick tests are those on emulated machines.
 # Everything runs in mount and process namespaces of its own, and ends with the script.
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# on_kvm.sh COMMAND...: a test that enters cells on this machine's own /dev/kvm. Where there is none it is skipped (77):
-# the emulated machines run the same tests, but for what tests/announced-skips-without-kvm names.
+# on_kvm.sh COMMAND...: runs a test that enters cells on this machine's own /dev/kvm. Where there is none, the test is
+# skipped (77). The emulated machines run the same tests, except those that tests/announced-skips-without-kvm names.
 set -euo pipefail
 if ! [[ -c /dev/kvm && -r /dev/kvm && -w /dev/kvm ]]; then
     echo "SKIP: this machine has no /dev/kvm that the user may open, which this test needs; xos doctor says why"

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# run.sh [--repeat N] [--but-programs | --programs | --short-programs | --only REGEX] BUILD-DIRECTORY: every test, once
-# or N times; or all but the real servers, interpreters and tool chains, or those alone, or those of them that take a
-# minute, or those whose whole name matches REGEX. A test that cannot run here says why and counts as skipped; with
-# CI=true a skip fails the run that is neither in tests/announced-skips nor, where there is no /dev/kvm, in
-# tests/announced-skips-without-kvm.
+# run.sh [OPTION]... BUILD-DIRECTORY: runs every test, or those that an option chooses.
+#
+#   --repeat N        runs them N times
+#   --but-programs    all but the real servers, interpreters and tool chains
+#   --programs        only those
+#   --short-programs  only those of them that take a minute
+#   --only REGEX      only the tests whose whole name matches REGEX
+#
+# A test that cannot run here says why and counts as skipped. With CI=true a skip fails the run, unless
+# tests/announced-skips names the test or, where there is no /dev/kvm, tests/announced-skips-without-kvm does.
 set -euo pipefail
 
 repeat=1

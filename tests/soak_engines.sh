@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# soak_engines.sh BUILD-DIRECTORY [SECONDS]: hundreds of threads that map and unmap at random beside a model, for so
-# many seconds (20) on this machine's /dev/kvm and on every emulated one. A second of theirs is several of ours.
+# soak_engines.sh BUILD-DIRECTORY [SECONDS]: has hundreds of threads map and unmap at random beside a model, for that many
+# seconds (20 by default), on this machine's /dev/kvm and on every emulated machine. A second of an emulated machine takes
+# several real seconds.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=$1/bin/xos-guest-test

@@ -1,10 +1,10 @@
 #!/bin/bash
 # tests/engines/bochs-vmx.sh [OPTION]... -- COMMAND [ARGUMENT]...
 #
-# Runs COMMAND in a machine that Bochs emulates, Intel's virtualisation included: the stock Debian 6.1
-# kernel with /dev/kvm (kvm_intel: EPT, unrestricted guest, VPID). Needs no virtualisation on this machine.
-# One processor by default; MODEL is one of Bochs's, corei7_skylake_x by default. The time stamp counter always counts
-# instructions. Options and exit statuses: machine.sh, and besides
+# Runs COMMAND in a machine that Bochs emulates, Intel's virtualisation included. The machine runs the stock Debian 6.1
+# kernel with /dev/kvm (kvm_intel: EPT, unrestricted guest, VPID). This machine needs no virtualisation for it. The
+# emulated machine has one processor by default, and MODEL is one of Bochs's, corei7_skylake_x by default. The time stamp
+# counter always counts instructions. machine.sh has the options and exit statuses. This engine also reads
 #
 #   $XOS_BOCHS_DIR     where bochs.sh has put Bochs or shall put it; ~/.cache/libxos/bochs by default
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/bin/bash
-# engine_test.sh ENGINE: what tests/engines/README.md promises of every engine.
+# engine_test.sh ENGINE: tests that an engine does what tests/engines/README.md promises of every engine.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 engine=$here/$1.sh

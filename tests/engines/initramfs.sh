@@ -1,7 +1,7 @@
 #!/bin/bash
 # tests/engines/initramfs.sh OUT KERNELDIR amd|intel [--program PATH | --module PATH | FILE=/dest]...
 #
-# Packs the initramfs of an emulated machine: busybox, KVM's modules, tests/engines/init, and what is named.
+# Packs the initramfs of an emulated machine: busybox, KVM's modules, tests/engines/init, and what the options name.
 #
 #   --program PATH  the program, its shared libraries and its loader, each where it is on this machine
 #   --module PATH   a kernel module, loaded after KVM's

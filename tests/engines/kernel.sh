@@ -8,8 +8,9 @@
 #   OUTDIR/version        package and version
 #   OUTDIR/build          with --headers: what a module for exactly this kernel is built against (KDIR)
 #
-# Packages are downloaded, never installed. 6.12 comes from backports on the system's own mirror, of which its
-# package lists need not know. An OUTDIR that is complete is left alone, and needs no network. To get a newer kernel, delete it.
+# Packages are downloaded, never installed. Linux 6.12 comes from backports on the system's own mirror; the system's
+# package lists need not know of them. An OUTDIR that is complete is left alone, and no network is needed then. To get a
+# newer kernel, delete OUTDIR.
 set -euo pipefail
 
 die() { echo "kernel: $*" >&2; exit 1; }

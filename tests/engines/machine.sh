@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # variables that go from and to the engine
-# tests/engines/machine.sh   What the engines have in common. Each sources it, defines
+# tests/engines/machine.sh   What the engines have in common. Each engine sources this file, defines
 #
 #   engine, vendor   its name, and whose KVM module its processors want: amd or intel
 #   check_emulator   fails with a sentence when the emulator cannot be had
@@ -8,7 +8,7 @@
 #                    below. The first serial port goes to the file $work/console, the second to the
 #                    pipe $work/output.
 #
-# and calls `run_machine "$@"`. The options of every engine:
+# and calls `run_machine "$@"`. These are the options of every engine:
 #
 #   --program PATH     takes PATH along, with its shared libraries, to the same path
 #   --file SRC=/DEST   takes a file or a directory along
@@ -23,8 +23,8 @@
 #                      $XOS_KERNEL_DIR or ~/.cache/libxos/kernel by default
 #
 # COMMAND's standard output and error, mixed, go to standard output; it has no standard input. The exit
-# status is COMMAND's, but 124 if its kernel reported a bug or a warning, 125 if the machine did not get to
-# the end, and 2 for a wrong option.
+# status is COMMAND's own, except that it is 124 if the kernel reported a bug or a warning, 125 if the machine
+# did not get to the end, and 2 for a wrong option.
 
 fail() { echo "$engine: $2" >&2; exit "$1"; }
 

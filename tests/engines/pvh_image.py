@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """pvh_image.py VMLINUX INITRAMFS MEGABYTES COMMAND-LINE START-INFO-ADDRESS OUTDIR
 
-Lays a kernel and what it is told out in the memory of an emulated machine, so that neither a boot loader
-nor a disk is needed. Writes OUTDIR/kernel, its segments as they lie in memory, and OUTDIR/start-info, and
-prints "FILE ADDRESS" for each image to be loaded.
+Lays out a kernel, and what it is told at its start, in the memory of an emulated machine, so that neither a
+boot loader nor a disk is needed. It writes OUTDIR/kernel, the kernel's segments as they lie in memory, and
+OUTDIR/start-info, and prints "FILE ADDRESS" for each image to be loaded.
 
 The start info begins with the kernel's entry, which is all that the boot sector (pvh_boot.S) looks at.
 Structures: Xen's public/arch-x86/hvm/start_info.h and docs/misc/pvh.pandoc; the kernel names its entry in

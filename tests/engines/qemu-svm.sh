@@ -1,9 +1,9 @@
 #!/bin/bash
 # tests/engines/qemu-svm.sh [OPTION]... -- COMMAND [ARGUMENT]...
 #
-# Runs COMMAND in a machine that QEMU emulates, AMD's virtualisation included: the stock Debian 6.1 kernel
-# with /dev/kvm (kvm_amd, nested paging). Needs no virtualisation on this machine. Two processors by
-# default; MODEL is one of QEMU's, max by default. Options and exit statuses: machine.sh.
+# Runs COMMAND in a machine that QEMU emulates, AMD's virtualisation included. The machine runs the stock Debian 6.1
+# kernel with /dev/kvm (kvm_amd, nested paging). This machine needs no virtualisation for it. The emulated machine has
+# two processors by default, and MODEL is one of QEMU's, max by default. machine.sh has the options and exit statuses.
 set -euo pipefail
 engine=qemu-svm vendor=amd
 # shellcheck source=tests/engines/machine.sh

@@ -1,5 +1,6 @@
-# Sourced by the test of an example with that test's arguments: PROGRAM, for this machine, or PROGRAM ENGINE MODE, for an
-# emulated one (tests/engines; a static PROGRAM). Sets `program`, and `command` to what starts it. `fail` shows `output`.
+# The test of an example sources this file with its own arguments. They are PROGRAM, for this machine, or PROGRAM ENGINE
+# MODE, for an emulated one (tests/engines), where PROGRAM must be static. The file sets `program`, and `command` to what
+# starts it. The function `fail` shows `output`.
 [ $# -eq 1 ] || [ $# -eq 3 ] || { echo "usage: $0 PROGRAM [ENGINE MODE]" >&2; exit 2; }
 program=$1
 example=$(basename "$0" _test.sh)

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Runs gc_dirty and reads its table.
 #
-#     gc_dirty_test.sh PROGRAM               on this machine, and what it answers to bad options
-#     gc_dirty_test.sh PROGRAM ENGINE MODE   on an emulated machine (tests/engines); a static PROGRAM
+#     gc_dirty_test.sh PROGRAM               on this machine; also tests what it answers to bad options
+#     gc_dirty_test.sh PROGRAM ENGINE MODE   on an emulated machine (tests/engines), with a static PROGRAM
 set -u -o pipefail
 
 . "$(dirname "$0")/either_machine.sh"

@@ -3,7 +3,7 @@
 #
 #     kvd_drive.sh ENGINE KVD_BINARY [extra kvd arguments]
 #
-# KVD_REQUESTS (20000) sets the length of the benchmarks, KVD_TIMEOUT (120) bounds each in seconds.
+# KVD_REQUESTS (20000 by default) sets the length of the benchmarks. KVD_TIMEOUT (120 by default) bounds each in seconds.
 set -u -o pipefail
 
 if [ $# -lt 2 ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# kvd_in_machine.sh KVD [ENGINE-OPTION]...: kvd_drive.sh against a cell in an emulated machine.
+# kvd_in_machine.sh KVD [ENGINE-OPTION]...: runs kvd_drive.sh against a cell in an emulated machine.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 kvd=$(realpath "$1")

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Runs swizzle and reads its table.
 #
-#     swizzle_test.sh PROGRAM               on this machine, and what it answers to bad options
-#     swizzle_test.sh PROGRAM ENGINE MODE   on an emulated machine (tests/engines); a static PROGRAM
+#     swizzle_test.sh PROGRAM               on this machine; also tests what it answers to bad options
+#     swizzle_test.sh PROGRAM ENGINE MODE   on an emulated machine (tests/engines), with a static PROGRAM
 set -u -o pipefail
 
 . "$(dirname "$0")/either_machine.sh"

@@ -1,4 +1,4 @@
-// Handlers, masks and timers, set in one line.
+// Signal handlers, masks and timers, each set by one line.
 #pragma once
 
 #include <pthread.h>

@@ -1,4 +1,4 @@
-// Every register that a fault, a system call or a signal must keep, loaded and stored in assembly
+// Every register that a fault, a system call or a signal must keep. Assembly loads and stores them,
 // so that no compiler comes in between.
 #pragma once
 

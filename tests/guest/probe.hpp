@@ -1,4 +1,4 @@
-// Accesses that may fault, as questions with an answer; edits that may not fail.
+// Accesses that may fault, as functions that return what happened, and edits that must not fail.
 #pragma once
 
 #include <xos/trap.hpp>

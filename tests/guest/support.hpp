@@ -6,8 +6,8 @@
 //     TEST_CASE("a null pointer raises the same signal") { same([] { return fault(read_null); }); }
 //
 // Every test case has a process to itself (main.cpp), and the cell starts when something first
-// needs it: what runs before that is truly native. Assertions belong outside the cell and to the
-// first thread; inside, observe.
+// needs it, so that what runs before is truly native. Assertions belong outside the cell and to the
+// first thread. Code inside only observes and returns what it saw.
 #pragma once
 
 // A test that crashes is reported by the process that waits for it; handlers of Catch's would be in

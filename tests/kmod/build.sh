@@ -1,8 +1,8 @@
 #!/bin/bash
 # tests/kmod/build.sh SOURCE KERNELDIR SERIES OUT
 #
-# Builds OUT/xos.ko for the kernel in KERNELDIR (fetched with its headers if need be); neither the compiler nor
-# sparse may have a word to say. Also checkpatch.pl, where CHECKPATCH names one: Debian's headers lack it.
+# Builds OUT/xos.ko for the kernel in KERNELDIR, which is fetched with its headers if it is not there. Any message of the
+# compiler or of sparse is a failure. So is one of checkpatch.pl, where CHECKPATCH names it; Debian's headers lack it.
 set -euo pipefail
 
 fail() { echo "kmod: $*" >&2; exit 1; }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# lifetime.sh MODULE-TEST: inside an emulated machine, with xos.ko loaded (tests/engines/*.sh --module).
+# lifetime.sh MODULE-TEST: runs inside an emulated machine, with xos.ko loaded (tests/engines/*.sh --module).
 #
-# The module's own tests in both forms, and what happens to the module around them: removal while in use and
-# after, KVM going and coming back at another address, processors that go away, a kernel that is locked down.
+# It runs the module's own tests in both of the module's forms, and between them does things to the module: it removes
+# it while it is in use and afterwards, reloads KVM at another address, takes processors away, and locks the kernel down.
 set -u
 
 fail() {

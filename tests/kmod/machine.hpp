@@ -1,5 +1,6 @@
-// The smallest VM that can ring: each vCPU executes OUT to the doorbell's port as often as it is
-// told and halts. Its frame lies in this process's memory, where the guest never looks.
+// The smallest VM that can ring the module's doorbell: each vCPU executes OUT to the doorbell's
+// port as often as it is told, and halts. Its frame lies in this process's memory, where the guest
+// never looks.
 #pragma once
 
 #include <linux/kvm.h>

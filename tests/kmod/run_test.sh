@@ -1,5 +1,6 @@
 #!/bin/sh
-# run_test.sh XOS: inside an emulated machine with xos.ko loaded, what the command says of it and programs see of it.
+# run_test.sh XOS: tests, inside an emulated machine with xos.ko loaded, what the command says of the module and what
+# programs see of it.
 xos=$1
 export LC_ALL=C
 failures=0

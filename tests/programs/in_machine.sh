@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# in_machine.sh XOS [--list=LIST] [--programs=DIRECTORY] [--run-option=OPTION | ENGINE-OPTION]... -- [NAME]...: the programs of
-# pairs.list (or of LIST, beside it, with $P in DIRECTORY), natively and in a cell, in an emulated machine: taken along with
-# their libraries and the files that they read.
+# in_machine.sh XOS [--list=LIST] [--programs=DIRECTORY] [--run-option=OPTION | ENGINE-OPTION]... -- [NAME]...
+#
+# Runs the programs of pairs.list (or of LIST, beside it, with $P in DIRECTORY) natively and in a cell, in an emulated
+# machine. The programs are taken there with their libraries and the files that they read.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 xos=$(realpath "$1")

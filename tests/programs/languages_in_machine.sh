@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# languages_in_machine.sh XOS [--run-option=OPTION | ENGINE-OPTION]...: bash, gcc and some of python3's own tests,
-# natively and in a cell, in an emulated machine: taken along with their libraries and the files that they read.
+# languages_in_machine.sh XOS [--run-option=OPTION | ENGINE-OPTION]...: runs bash, gcc and some of python3's own tests
+# natively and in a cell, in an emulated machine. They are taken there with their libraries and the files that they read.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 xos=$(realpath "$1")

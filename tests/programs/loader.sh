@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# loader.sh XOS PROGRAMS [OPTION-OF-RUN]...: who runs in a cell and who does not, and what is left behind.
-# REPEAT (100): how many programs are executed in a row.
+# loader.sh XOS PROGRAMS [OPTION-OF-RUN]...: tests which programs run in a cell and which do not, and that nothing is left
+# behind. REPEAT (100 by default) is the number of programs that are executed in a row.
 set -euo pipefail
 xos=$1 programs=$(realpath "$2")
 shift 2

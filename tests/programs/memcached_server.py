@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""memcached with four threads and several clients at once, each against a model of what it must answer.
+"""memcached with four threads and several clients at once; each compares the answers with a model.
 
     memcached_server.py [--run-option=OPTION]... XOS
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""nginx with two workers: files byte for byte, reloads and log rotations under wrk, ends of all kinds.
+"""nginx with two workers: files byte for byte, reloads and log rotations under wrk, all ways to end it.
 
     nginx_server.py [--run-option=OPTION]... XOS
 """

@@ -3,8 +3,8 @@
 
     python_suite.py [--run-option=OPTION]... XOS [MODULE[:PATTERN,...]]...
 
-MODULE is one of Debian's libpython3-testsuite, such as test_os; a pattern, as of unittest's -k, picks
-some of its tests. Without any, a selection that takes about a minute; with XOS_SOAK=1, all of every module.
+MODULE is one of Debian's libpython3-testsuite, such as test_os. A pattern, as for unittest's -k, picks some of
+its tests. Without a MODULE, a selection runs that takes about a minute; with XOS_SOAK=1, every module in full.
 """
 
 import fnmatch

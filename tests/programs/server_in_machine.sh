@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# server_in_machine.sh XOS [--run-option=OPTION | ENGINE-OPTION]... -- TEST.py...: tests of servers, natively and in a cell of an
-# emulated machine, where a little of everything takes as long as all of it elsewhere.
+# server_in_machine.sh XOS [--run-option=OPTION | ENGINE-OPTION]... -- TEST.py...: runs tests of servers natively and in a
+# cell, in an emulated machine. A shortened test takes as long there as the whole test elsewhere.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 xos=$(realpath "$1")

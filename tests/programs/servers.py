@@ -1,7 +1,7 @@
 """What the tests of real servers share.
 
 A test is a script `NAME.py [--run-option=OPTION]... XOS`. Its scenario runs twice, natively and under
-`xos run`, and returns what a client of the server saw; both must have seen the same. What may differ
+`xos run`, and returns what a client of the server saw. Both clients must have seen the same. What may differ
 (throughput, exits, memory) is printed. XOS_SOAK=1 asks for the longer form.
 
 Afterwards nothing may be left: no process, no zombie, no shared memory.

@@ -3,8 +3,9 @@
 
     stress.py [--run-option=OPTION]... XOS [STRESSOR...]
 
-Exit status, reported failures and what libxos has to say must be the same. Without names: the stressors of the core's subjects for a second each, several at a time;
-with XOS_SOAK=1 each alone with two instances for ten seconds, and more of them.
+Exit status, reported failures and what libxos has to say must be the same. Without names, the stressors of the
+core's subjects run for a second each, several at a time. With XOS_SOAK=1 more of them run, each alone with two
+instances for ten seconds.
 """
 
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench_test.sh XOS: what `xos bench` understands, and what it says to what it does not. Measures nothing.
+# bench_test.sh XOS: tests which options `xos bench` understands, and what it says to others. It measures nothing.
 set -euo pipefail
 xos=$1
 benchmarks=$(dirname "$xos")/xos-bench

@@ -2,8 +2,8 @@
 # tests/tools/doctor_test.sh XOS_BINARY
 #
 # Runs `xos doctor` on this machine and on the same machine with something broken, and compares verdict,
-# advice and exit status. Whether a cell can run here decides what is expected of the healthy machine; the
-# broken ones are broken in private mount namespaces, so root is needed for them (77 = skipped without).
+# advice and exit status. What is expected of the healthy machine depends on whether a cell can run here. Private
+# mount namespaces hold what is broken, so those tests need root; without it they are skipped (77).
 set -u -o pipefail
 
 if [ $# -ne 1 ]; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# filter_test.sh XOS: under a seccomp filter that refuses what libxos reads arguments with, a program runs as natively.
+# filter_test.sh XOS: tests that a program runs as natively under a seccomp filter that refuses the call by which libxos
+# reads arguments.
 set -euo pipefail
 xos=$(realpath "$1")
 work=$(mktemp -d)

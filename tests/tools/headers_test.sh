@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# headers_test.sh COMPILER INCLUDE-DIRECTORY: in an older C++ each public header says what it needs, and nothing else.
+# headers_test.sh COMPILER INCLUDE-DIRECTORY: tests that in an older C++ the only message for each public header is that it
+# needs C++20.
 set -euo pipefail
 compiler=$1 include=$2
 export LC_ALL=C

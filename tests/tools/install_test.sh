@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# install_test.sh BUILD-DIRECTORY: what `cmake --install` leaves in a place that it was not configured for, moved to yet
-# another one, is enough for another project, by CMake and by pkg-config, and the installed command runs a program.
+# install_test.sh BUILD-DIRECTORY: installs by `cmake --install` into a place that was not configured, and moves it to
+# another one. Another project must build with what is there, by CMake and by pkg-config, and the installed command must
+# run a program.
 set -euo pipefail
 build=$1
 project=$(cd "$(dirname "$0")/../.." && pwd)

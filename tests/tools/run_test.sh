@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run_test.sh XOS: what `xos run` says and returns, for good and bad programs.
+# run_test.sh XOS: tests what `xos run` says and returns, for good and bad programs.
 set -euo pipefail
 xos=$(realpath "$1")
 work=$(mktemp -d)

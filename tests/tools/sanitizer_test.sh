@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# sanitizer_test.sh XOS: programs built with sanitizers run in a cell as natively, and find what they are for.
+# sanitizer_test.sh XOS: tests that programs built with sanitizers run in a cell as natively, and that the sanitizers find
+# the errors that they are for.
 set -euo pipefail
 xos=$(realpath "$1")
 work=$(mktemp -d)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# syscalls_doc_test.sh XOS DOCUMENT: docs/syscalls.md is what `xos syscalls --markdown` prints.
+# syscalls_doc_test.sh XOS DOCUMENT: tests that docs/syscalls.md is what `xos syscalls --markdown` prints.
 set -euo pipefail
 if ! "$1" syscalls --markdown | diff -u "$2" - >&2; then
     echo "docs/syscalls.md differs from the table: write it anew by 'xos syscalls --markdown >docs/syscalls.md'" >&2

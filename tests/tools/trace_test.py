@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """trace_test.py XOS: what `xos run --trace` logs is what strace(1) sees of the same program natively.
 
-strace sees a program from its exec on; the preload library only from where the dynamic linker calls it. So strace
-runs the program with a library in that library's place whose constructor makes a call that nobody else makes: what
-comes behind it is compared, call by call, process by process.
+strace sees a program from its exec on, but the preload library sees it only from where the dynamic linker calls it.
+Therefore strace runs the program with another library in that library's place, whose constructor makes a call that
+nobody else makes. What comes after that call is compared, call by call, process by process.
 """
 
 import collections
