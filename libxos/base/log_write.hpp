@@ -7,13 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 
 namespace xos::base {
 
 namespace log_detail {
 
-inline constexpr long error_intr = -4, error_again = -11, error_too_big = -27, error_pipe = -32;
 inline constexpr unsigned sig_pipe = 13, sig_file_size = 25;
 inline constexpr long set_mask = 2;
 
@@ -34,15 +34,15 @@ inline bool log_write(int fd, const char* text, std::size_t n) {
     long r;
     do {
         r = raw_syscall(__NR_write, fd, as_long(text), static_cast<long>(n));
-        if (r == error_again) {
+        if (r == -error::again) {
             pollfd wait{fd, POLLOUT, 0};
             raw_syscall(__NR_poll, as_long(&wait), 1, -1);
         }
-    } while (r == error_again || r == error_intr);
-    if (r == error_too_big) swallow(sig_file_size);
-    if (r == error_pipe) swallow(sig_pipe);
+    } while (r == -error::again || r == -error::intr);
+    if (r == -error::fbig) swallow(sig_file_size);
+    if (r == -error::pipe) swallow(sig_pipe);
     raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&mask), 0, sizeof mask);
-    return r != error_pipe;
+    return r != -error::pipe;
 }
 
 }  // namespace xos::base

@@ -2,6 +2,7 @@
 #include <linux/mman.h>
 
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/cell/layout.hpp"
@@ -63,7 +64,7 @@ outcome make_memory(context& c) {
     auto& arena = the_cell.arena;
     const hva kernel = arena.allocate_kernel(kernel_bytes_per_context);
     const hva user = arena.allocate_user(user_bytes_per_context);
-    if (!kernel.value || !user.value) return {step::too_many_vcpus, 12};
+    if (!kernel.value || !user.value) return {step::too_many_vcpus, base::error::nomem};
 
     const hva ist_stacks = kernel + area_bytes, syscall_stack = ist_stacks + ist_bytes;
     const hva trap_stack = user + area_bytes;
@@ -206,7 +207,7 @@ context* take_context(outcome& failure) {
     }
     const unsigned id = the_cell.context_count;
     if (id == the_cell.max_contexts) {
-        failure = {step::too_many_vcpus, 11};
+        failure = {step::too_many_vcpus, base::error::again};
         return nullptr;
     }
     if (failure = make_context(id); !failure.ok()) return nullptr;

@@ -1,5 +1,6 @@
 // A thread enters: it takes a context and continues in the guest.
 #include "libxos/arch/cpu.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 
@@ -17,7 +18,7 @@ outcome enter_guest() {
     raw_syscall(__NR_sigaltstack, 0, as_long(&c->alternate));
     if (c->alternate.flags & ss::onstack) {
         release(*c);
-        return {step::on_alternate_stack, 16};
+        return {step::on_alternate_stack, base::error::busy};
     }
     c->thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     c->host_gs_base = arch::read_gs_base();

@@ -1,6 +1,7 @@
 #include "libxos/arch/cpu.hpp"
 #include "libxos/arch/guest_layout.h"
 #include "libxos/base/clock.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/cell/probe.hpp"
 #include "libxos/cell/stubs.hpp"
 
@@ -12,8 +13,6 @@ using base::step;
 
 namespace {
 
-constexpr int input_output_error = 5;
-
 outcome run_loop_once(kvm::vcpu& cpu, std::uint64_t count, std::uint64_t& nanoseconds) {
     arch::general_registers r;
     r.rip = address_of(xos_probe_loop);
@@ -23,12 +22,12 @@ outcome run_loop_once(kvm::vcpu& cpu, std::uint64_t count, std::uint64_t& nanose
     long result;
     do {
         result = cpu.run();
-    } while (result == -4);
+    } while (result == -base::error::intr);
     nanoseconds = monotonic_nanoseconds() - begin;
     const kvm_run& page = cpu.run_page();
     if (result < 0) return {step::probe_ring0, static_cast<int>(-result)};
     if (page.exit_reason != KVM_EXIT_IO || page.io.port != XOS_PORT_PROBE) {
-        return {step::probe_ring0, input_output_error};
+        return {step::probe_ring0, base::error::io};
     }
     return base::success;
 }

@@ -2,6 +2,7 @@
 #include "libxos/arch/cpu.hpp"
 #include "libxos/arch/page_table_entry.hpp"
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/cell/layout.hpp"
@@ -41,9 +42,10 @@ outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
     }
     the_cell.ring0_interpreted = interpreted;
     if (interpreted && (wanted == mode::ring0 || wanted == mode::ring3)) {
-        return {step::mode_needs_hardware, 95};
+        return {step::mode_needs_hardware, base::error::opnotsupp};
     }
-    if (!interpreted && wanted == mode::pvm) return {step::mode_needs_software_kvm, 95};
+    if (!interpreted && wanted == mode::pvm)
+        return {step::mode_needs_software_kvm, base::error::opnotsupp};
     the_cell.current = wanted != mode::automatic ? wanted : interpreted ? mode::pvm : mode::ring0;
     the_cell.tells_processor_number = !interpreted;
     the_cell.tags_translations = !interpreted && the_cell.caps.process_context_ids;
@@ -52,7 +54,7 @@ outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
 
 outcome make_interrupt_table() {
     const hva page = the_cell.arena.allocate_kernel(page_size);
-    if (!page.value) return {step::reserve_memory, 12};
+    if (!page.value) return {step::reserve_memory, base::error::nomem};
     auto* gates = reinterpret_cast<arch::idt_gate*>(page.value);
     const char* vectors = the_cell.current == mode::ring0   ? xos_vectors_ring0
                           : the_cell.current == mode::ring3 ? xos_vectors_ring3
@@ -84,7 +86,8 @@ outcome map_own_image() {
     const gva code{address_of(xos_vectors_ring0)};
     const auto leaf = the_cell.space().tables().query(code);
     const bool executable = leaf && !any(leaf->flags & arch::entry_flags::no_execute);
-    if (!executable && !the_cell.space().find_code(code)) return {step::page_tables, 12};
+    if (!executable && !the_cell.space().find_code(code))
+        return {step::page_tables, base::error::nomem};
     return failure;
 }
 
@@ -108,7 +111,7 @@ outcome build(const cell_options& options) {
     const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context;
     const std::size_t needed = kernel_bytes + count * user_bytes_per_context + 2 * large_page_size;
     if (count == 0 || needed > options.system_arena || options.system_arena >= memory::user_end)
-        return {step::bad_option, 22};
+        return {step::bad_option, base::error::inval};
     if (auto failed = cell.arena.reserve(options.system_arena, kernel_bytes); !failed.ok())
         return failed;
     new (cell.space_storage) memory::address_space(cell.caps.physical_bits);
@@ -131,7 +134,7 @@ outcome build(const cell_options& options) {
     if (auto failed = choose_transport(options.transport); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
     cell.flush_page = cell.arena.allocate_kernel(page_size);
-    if (!cell.flush_page.value) return {step::reserve_memory, 12};
+    if (!cell.flush_page.value) return {step::reserve_memory, base::error::nomem};
     if (auto failed = make_context(0); !failed.ok()) return failed;
     cell.context_count = 1;
     return base::success;
@@ -191,8 +194,9 @@ void take_over_signals(signal_table& table) {
 }
 
 outcome start(const cell_options& options, const exit_hooks& hooks) {
-    if (the_cell.started) return {step::already_started, 114};
-    if (raw_syscall(__NR_arch_prctl, is_inside_a_cell) == 0) return {step::inside_a_cell, 95};
+    if (the_cell.started) return {step::already_started, base::error::already};
+    if (raw_syscall(__NR_arch_prctl, is_inside_a_cell) == 0)
+        return {step::inside_a_cell, base::error::opnotsupp};
     the_cell.hooks = hooks;
     if (auto failed = build(options); !failed.ok()) {
         the_cell.calls.detach(the_cell.descriptors);

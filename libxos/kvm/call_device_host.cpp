@@ -1,6 +1,7 @@
 #include <linux/fcntl.h>
 
 #include "libxos/arch/guest_layout.h"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/call_device.hpp"
 
@@ -22,8 +23,7 @@ outcome check_version(int fd) {
     if (const long r = request(fd, XOS_IOC_INFO, &info); r < 0) {
         return {step::module_version, static_cast<int>(-r)};
     }
-    constexpr int protocol_error = 71;
-    if (info.abi_version != XOS_ABI_VERSION) return {step::module_version, protocol_error};
+    if (info.abi_version != XOS_ABI_VERSION) return {step::module_version, base::error::proto};
     return base::success;
 }
 
@@ -49,7 +49,7 @@ outcome call_device::attach(descriptor_set& descriptors, const vm& machine, unsi
     xos_info info{};
     if (!result.ok() || request(device, XOS_IOC_INFO, &info) < 0) {
         descriptors.close(device);
-        return result.ok() ? outcome{step::attach_module, 5} : result;
+        return result.ok() ? outcome{step::attach_module, base::error::io} : result;
     }
     fd_ = device;
     features_ = info.features;

@@ -1,6 +1,7 @@
 #include <asm/resource.h>
 #include <linux/capability.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/descriptor_limit.hpp"
 
@@ -10,8 +11,6 @@ using base::as_long;
 using base::raw_syscall;
 
 namespace {
-
-constexpr long error_perm = -1, error_inval = -22;
 
 long prlimit(const resource_limit* wanted, resource_limit* old) {
     return raw_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE, as_long(wanted), as_long(old));
@@ -33,8 +32,8 @@ long descriptor_limit::change(const resource_limit* wanted, resource_limit* old)
     const std::uint64_t hard = hard_ < real.hard ? hard_ : real.hard;
     if (old) *old = {real.soft, hard};
     if (!wanted) return 0;
-    if (wanted->soft > wanted->hard) return error_inval;
-    if (wanted->hard > hard && !may_raise()) return error_perm;
+    if (wanted->soft > wanted->hard) return -base::error::inval;
+    if (wanted->hard > hard && !may_raise()) return -base::error::perm;
     if (wanted->hard >= real.hard) {
         // The kernel knows who may raise the limit, and how far.
         if (long r = prlimit(wanted, nullptr)) return r;

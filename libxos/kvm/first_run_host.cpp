@@ -10,6 +10,7 @@
 #include <linux/wait.h>
 
 #include "libxos/base/clock.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/call_apart.hpp"
 #include "libxos/kvm/vcpu.hpp"
@@ -85,7 +86,8 @@ void wait_for(long process) {
 long run_apart(int fd, long signal_at_end) {
     constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_VFORK | CLONE_UNTRACED;
     long result = try_again;
-    const long process = xos_call_apart(__NR_ioctl, fd, KVM_RUN, 0, sharing | signal_at_end, &result);
+    const long process =
+        xos_call_apart(__NR_ioctl, fd, KVM_RUN, 0, sharing | signal_at_end, &result);
     if (process < 0) return process;
     wait_for(process);
     return result;
@@ -121,7 +123,7 @@ outcome vcpu::run_first() {
     }
     run_->immediate_exit = 0;
     raw_syscall(__NR_rt_sigprocmask, set_mask, as_long(&before), 0, 8);
-    if (result == try_again) return {step::first_run, 11};
+    if (result == try_again) return {step::first_run, base::error::again};
     return base::success;
 }
 

@@ -4,6 +4,7 @@
 #include "libxos/arch/guest_layout.h"
 #include "libxos/arch/segments.hpp"
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/vcpu.hpp"
 
@@ -66,7 +67,7 @@ outcome align_tsc(int fd) {
     guest.entry.data = arch::read_tsc();
     if (raw_syscall(__NR_ioctl, fd, static_cast<long>(set_msrs), as_long(&guest)) == 1)
         return base::success;
-    return {step::tsc_offset, 95};
+    return {step::tsc_offset, base::error::opnotsupp};
 }
 
 }  // namespace
@@ -132,14 +133,16 @@ outcome vcpu::prepare(const capabilities& caps, const vcpu_setup& setup) {
     using namespace arch;
     const std::uint64_t star =
         std::uint64_t{selector::sysret_base | 3} << 48 | std::uint64_t{selector::kernel_code} << 32;
-    if (set_msr(fd(), msr::star, star) != 1) return {step::set_msr, 22};
-    if (set_msr(fd(), msr::lstar, setup.syscall_entry) != 1) return {step::set_msr, 22};
+    if (set_msr(fd(), msr::star, star) != 1) return {step::set_msr, base::error::inval};
+    if (set_msr(fd(), msr::lstar, setup.syscall_entry) != 1)
+        return {step::set_msr, base::error::inval};
     // There are no interrupts here; DF and TF would disturb the stub. R11 restores RFLAGS.
     if (set_msr(fd(), msr::syscall_mask, rflags::direction | rflags::trap | rflags::alignment) !=
         1) {
-        return {step::set_msr, 22};
+        return {step::set_msr, base::error::inval};
     }
-    if (set_msr(fd(), msr::kernel_gs_base, setup.kernel_gs_base) != 1) return {step::set_msr, 22};
+    if (set_msr(fd(), msr::kernel_gs_base, setup.kernel_gs_base) != 1)
+        return {step::set_msr, base::error::inval};
     return align_tsc(fd());
 }
 

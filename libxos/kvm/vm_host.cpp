@@ -3,6 +3,7 @@
 #include <linux/wait.h>
 
 #include "libxos/arch/cpu.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/call_apart.hpp"
 #include "libxos/kvm/vm.hpp"
@@ -66,17 +67,17 @@ bool linux_is_at_least(unsigned major, unsigned minor) {
 outcome read_capabilities(int system, capabilities& caps) {
     long version = raw_syscall(__NR_ioctl, system, KVM_GET_API_VERSION, 0);
     if (version < 0) return {step::not_kvm, static_cast<int>(-version)};
-    constexpr int protocol_error = 71;
-    if (version != KVM_API_VERSION) return {step::api_version, protocol_error};
+    if (version != KVM_API_VERSION) return {step::api_version, base::error::proto};
     auto extension = [&](unsigned cap) {
         long r = raw_syscall(__NR_ioctl, system, KVM_CHECK_EXTENSION, cap);
         return r > 0 ? static_cast<unsigned>(r) : 0u;
     };
-    if (!extension(KVM_CAP_USER_MEMORY)) return {step::capability_user_memory, 38};
+    if (!extension(KVM_CAP_USER_MEMORY)) return {step::capability_user_memory, base::error::nosys};
     if (!(extension(KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS)) {
-        return {step::capability_sync_regs, 38};
+        return {step::capability_sync_regs, base::error::nosys};
     }
-    if (!extension(KVM_CAP_IMMEDIATE_EXIT)) return {step::capability_immediate_exit, 38};
+    if (!extension(KVM_CAP_IMMEDIATE_EXIT))
+        return {step::capability_immediate_exit, base::error::nosys};
     caps.max_slots = extension(KVM_CAP_NR_MEMSLOTS);
     if (!caps.max_slots) caps.max_slots = 32;
     caps.max_vcpus = extension(KVM_CAP_MAX_VCPUS);
@@ -103,18 +104,16 @@ outcome read_capabilities(int system, capabilities& caps) {
         if (e.function == 1) caps.process_context_ids = e.ecx >> 17 & 1;
         if (e.function == 0x80000008 && (e.eax & 0xff)) caps.physical_bits = e.eax & 0xff;
     }
-    if (!(arch::cpuid(1).ecx >> 27 & 1)) return {step::no_xsave, 38};
+    if (!(arch::cpuid(1).ecx >> 27 & 1)) return {step::no_xsave, base::error::nosys};
     // AT_HWCAP2 bit 1 would say whether Linux lets processes use FSGSBASE; only CPUID can be asked
     // here.
-    if (!(arch::cpuid(7).ebx & 1)) return {step::no_fsgsbase, 38};
+    if (!(arch::cpuid(7).ebx & 1)) return {step::no_fsgsbase, base::error::nosys};
     std::uint64_t wanted = arch::read_xcr0() & ~arch::xcr0_excluded;
     // A software KVM may not list XSAVE at all and still run it natively.
     caps.xcr0 = supported_xcr0 ? wanted & supported_xcr0 : wanted;
     caps.xsave_size = arch::xsave_size(caps.xcr0);
     return base::success;
 }
-
-constexpr long interrupted = -4;
 
 long open_system() {
     return raw_syscall(__NR_open, as_long("/dev/kvm"), O_RDWR | O_CLOEXEC);
@@ -143,7 +142,7 @@ outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
     long fd;
     // Stopping and continuing the process interrupts this call, too.
     do fd = raw_syscall(__NR_ioctl, system_, KVM_CREATE_VM, 0);
-    while (fd == interrupted);
+    while (fd == -base::error::intr);
     fd = descriptors.adopt(static_cast<int>(fd));
     if (fd < 0) return {step::create_vm, static_cast<int>(-fd)};
     fd_ = static_cast<int>(fd);

@@ -1,5 +1,6 @@
 #include <linux/mman.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/memory/address_space.hpp"
 #include "libxos/memory/linux_mappings.hpp"
@@ -25,7 +26,7 @@ outcome address_space::create(kvm::vm& machine, system_arena& arena, arena_visib
     if (!own.physical.value) return {step::physical_address_space, 0};
     if (auto failed = add_region(own); !failed.ok()) return failed;
     frames_.attach(arena, own.physical);
-    if (tables_.create() != status::ok) return {step::page_tables, 12};
+    if (tables_.create() != status::ok) return {step::page_tables, base::error::nomem};
 
     const std::uint64_t kernel_part = arena.user_begin() - arena.begin();
     const protection kernel =
@@ -34,14 +35,14 @@ outcome address_space::create(kvm::vm& machine, system_arena& arena, arena_visib
                     accessed_and_dirty) != status::ok ||
         tables_.map(own.guest + kernel_part, own.physical + kernel_part, own.length - kernel_part,
                     everything, arch::level::page_2m, accessed_and_dirty) != status::ok) {
-        return {step::page_tables, 12};
+        return {step::page_tables, base::error::nomem};
     }
     return base::success;
 }
 
 outcome address_space::add_region(const region& r) {
     end_pending(true);
-    if (region_count_ == max_regions) return {step::memory_slot, 28};
+    if (region_count_ == max_regions) return {step::memory_slot, base::error::nospc};
     if (auto failed = machine_->add_slot(r.physical, r.host, r.length); !failed.ok()) return failed;
     regions_[region_count_++] = r;
     return base::success;
@@ -84,7 +85,8 @@ outcome address_space::add_mapped(const region& chunk) {
         const std::uint64_t piece = left < large_page_size ? left : large_page_size;
         const status s = tables_.map(chunk.guest + at, chunk.physical + at, piece, not_code,
                                      arch::level::page_2m, accessed_and_dirty);
-        if (s != status::ok && s != status::occupied) return {step::page_tables, 12};
+        if (s != status::ok && s != status::occupied)
+            return {step::page_tables, base::error::nomem};
     }
     chunks_++;
     if (on_new_tables) on_new_tables();
@@ -93,7 +95,7 @@ outcome address_space::add_mapped(const region& chunk) {
 
 address_space::chunk_result address_space::add_apart(const region& chunk, outcome& failure) {
     if (region_count_ == max_regions) {
-        failure = {step::memory_slot, 28};
+        failure = {step::memory_slot, base::error::nospc};
         return chunk_result::failed;
     }
     pending_.chunk = chunk;
@@ -188,7 +190,7 @@ outcome address_space::reveal_code() {
             next = at.align_down(chunk_size) + chunk_size;
         }
         if (failure.ok() && !set_executable(m.begin, m.end - m.begin, true))
-            failure = {step::page_tables, 12};
+            failure = {step::page_tables, base::error::nomem};
         return failure.ok();
     });
     return failure;
@@ -196,7 +198,7 @@ outcome address_space::reveal_code() {
 
 outcome address_space::exclude(gva begin, gva end) {
     host_edit editing(lock());
-    if (exclusion_count_ == max_exclusions) return {step::reserve_memory, 28};
+    if (exclusion_count_ == max_exclusions) return {step::reserve_memory, base::error::nospc};
     exclusions_[exclusion_count_++] = {begin, end};
     return base::success;
 }
@@ -230,7 +232,7 @@ outcome address_space::add_frames(hva begin, std::uint64_t length, region& made)
     const status s = tables_.map(made.guest, made.physical, length, everything,
                                  arch::level::page_2m, accessed_and_dirty);
     if (on_new_tables) on_new_tables();
-    return s == status::ok ? base::success : outcome{step::page_tables, 12};
+    return s == status::ok ? base::success : outcome{step::page_tables, base::error::nomem};
 }
 
 outcome address_space::attach_to(kvm::vm& machine) {

@@ -1,6 +1,7 @@
 #include <linux/futex.h>
 
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/cell/kernel_abi.hpp"
@@ -190,7 +191,7 @@ void entrust_arguments(const std::uint64_t* arguments) {
     const entry& known = lookup(number);
     for (unsigned i = 0; i < known.argument_count; i++) {
         if (what.descriptors >> i & 1 && names_own_descriptor(known, call + 1, i))
-            return error_badf;
+            return -base::error::badf;
     }
     // Without an arena Linux knows everything about memory.
     if (!what.memory || the_cell.guarded_length == 0) return xos_forward(&c, call);

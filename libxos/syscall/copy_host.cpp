@@ -1,6 +1,7 @@
 // Copies the application's memory and answers a bad pointer as Linux does.
 #include <linux/fcntl.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 
@@ -39,7 +40,7 @@ long copy(long direction, std::uint64_t own, std::uint64_t theirs, std::size_t n
 
 /// Linux refuses a process its own memory only because of a bad address.
 bool is_denied(long result) {
-    return base::is_error(result) && result != error_fault;
+    return base::is_error(result) && result != -base::error::fault;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The application's descriptors and libxos's are in one table; the application's calls skip
 // libxos's. A call that names one of them fails in forward(). Calls that would close one are on
 // this list because the kernel module does not check: it leaves them to user space.
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
@@ -27,9 +28,9 @@ long close_range(context& c, const std::uint64_t* a) {
     const std::uint64_t first = static_cast<std::uint32_t>(a[0]),
                         last = static_cast<std::uint32_t>(a[1]);
     constexpr std::uint64_t unshare = 2;
-    if (first > last) return error_inval;
+    if (first > last) return -base::error::inval;
     constexpr std::uint64_t clone_files = 0x400, known = 6;
-    if (a[2] & ~known) return error_inval;
+    if (a[2] & ~known) return -base::error::inval;
     if (a[2] & unshare) {
         if (long r = base::raw_syscall(__NR_unshare, clone_files)) return r;
     }
@@ -94,13 +95,13 @@ long without_own(std::uint64_t entries, std::size_t n, std::size_t name_offset) 
     for (std::size_t at = 0; at < n;) {
         alignas(8) char entry[sizeof(listed) + 256 + 16] = {};
         auto& head = *reinterpret_cast<listed*>(entry);
-        if (!copy_in(entry, entries + at, name_offset)) return error_fault;
+        if (!copy_in(entry, entries + at, name_offset)) return -base::error::fault;
         const std::size_t length = head.length;
         if (length < name_offset || length > sizeof entry - 1 || length > n - at)
             return static_cast<long>(n);
-        if (!copy_in(entry, entries + at, length)) return error_fault;
+        if (!copy_in(entry, entries + at, length)) return -base::error::fault;
         if (!names_own(entry + name_offset)) {
-            if (kept != at && !copy_out(entries + kept, entry, length)) return error_fault;
+            if (kept != at && !copy_out(entries + kept, entry, length)) return -base::error::fault;
             kept += length;
         }
         at += length;

@@ -137,9 +137,4 @@ bool names_own_program(const char* path);
 /// Newer than the headers of Debian 12.
 inline constexpr unsigned number_of_mseal = 462;
 
-inline constexpr long error_perm = -1, error_2big = -7, error_badf = -9, error_again = -11,
-                      error_nomem = -12, error_fault = -14, error_inval = -22, error_nodev = -19,
-                      error_nospc = -28,
-                      error_nosys = -38, error_opnotsupp = -95;
-
 }  // namespace xos::syscall

@@ -5,6 +5,7 @@
 // made.
 #include <linux/fcntl.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/syscall/emulated.hpp"
@@ -143,7 +144,7 @@ bool exec_is_likely(std::uint64_t number, const std::uint64_t* a) {
     const long path = static_cast<long>(at ? a[1] : a[0]);
     const long flags = AT_EACCESS | (at ? static_cast<long>(a[4]) & at_both : 0);
     const long r = raw_syscall(__NR_faccessat2, directory, path, execute, flags);
-    return r == 0 || r == error_nosys;
+    return r == 0 || r == -base::error::nosys;
 }
 
 long execve(context& c, const std::uint64_t* a) {

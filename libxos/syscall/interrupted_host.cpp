@@ -1,5 +1,6 @@
 // A signal has interrupted a call that the kernel module was making. This does what Linux does at
 // its own system-call exit (arch/x86/kernel/signal.c, arch_do_signal_or_restart).
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/stubs.hpp"
 #include "libxos/syscall/emulated.hpp"
@@ -15,8 +16,6 @@ using cell::the_cell;
 
 namespace {
 
-constexpr long error_intr = -4;
-
 bool is_restart(long code) {
     return code == -XOS_RESTART_SYS || code == -XOS_RESTART_NO_INTR ||
            code == -XOS_RESTART_NO_HANDLER || code == -XOS_RESTART_BLOCK;
@@ -28,7 +27,7 @@ bool made_again(context& c, long& code) {
         const bool restarts =
             c.actions->of[c.waiting.number].flags & cell::sa::restart && code == -XOS_RESTART_SYS;
         if (restarts || code == -XOS_RESTART_NO_INTR) return true;
-        code = error_intr;
+        code = -base::error::intr;
         return false;
     }
     // There is no handler: the process was stopped for a while, or the kernel had work for the
@@ -36,7 +35,7 @@ bool made_again(context& c, long& code) {
     if (code != -XOS_RESTART_BLOCK) return true;
     constexpr std::uint64_t rest[7] = {__NR_restart_syscall};
     code = xos_forward(&c, rest);
-    if (code == taken_back) code = error_intr;
+    if (code == taken_back) code = -base::error::intr;
     return false;
 }
 

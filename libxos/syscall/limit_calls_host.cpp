@@ -2,6 +2,7 @@
 // memory is limited, Linux must know what the program has.
 #include <asm/resource.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 
@@ -15,14 +16,14 @@ namespace {
 
 long change(std::uint64_t wanted_at, std::uint64_t old_at) {
     resource_limit wanted, old;
-    if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
+    if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return -base::error::fault;
     {
         // Threads that make descriptors have the limit raised while they hold this lock.
         memory::held guard(memory::the_locks.contexts);
         if (long r = the_cell.descriptor_limit.change(wanted_at ? &wanted : nullptr, &old))
             return r;
     }
-    return old_at && !copy_out(old_at, &old, sizeof old) ? error_fault : 0;
+    return old_at && !copy_out(old_at, &old, sizeof old) ? -base::error::fault : 0;
 }
 
 /// A child that borrows this memory has limits of its own and needs no descriptor of libxos's.

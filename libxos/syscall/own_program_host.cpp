@@ -1,4 +1,5 @@
 // Answers for /proc/self/exe when Linux names the loader there (telling Linux takes a privilege).
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/base/text.hpp"
@@ -19,11 +20,11 @@ bool answered(std::uint64_t path, std::uint64_t to, std::uint64_t size, long& re
     const auto wanted = static_cast<std::int32_t>(size);
     std::size_t n = base::length(the_cell.program_path);
     if (wanted <= 0) {
-        result = error_inval;
+        result = -base::error::inval;
         return true;
     }
     if (n > static_cast<std::size_t>(wanted)) n = static_cast<std::size_t>(wanted);
-    result = copy_out(to, the_cell.program_path, n) ? static_cast<long>(n) : error_fault;
+    result = copy_out(to, the_cell.program_path, n) ? static_cast<long>(n) : -base::error::fault;
     return true;
 }
 

@@ -2,6 +2,7 @@
 // the processor's debug registers.
 #include <linux/perf_event.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
@@ -38,7 +39,7 @@ long perf_event_open(context& c, const std::uint64_t* a) {
     if (of_thread && copy_in(&type, a[0], sizeof type) && type == PERF_TYPE_BREAKPOINT) {
         report_refusal(__NR_perf_event_open, "perf_event_open of a hardware breakpoint",
                        "the debug registers do not reach into the guest");
-        return error_nospc;
+        return -base::error::nospc;
     }
     return forward(c, __NR_perf_event_open, a);
 }

@@ -2,6 +2,7 @@
 #include <linux/sched.h>
 
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
@@ -108,7 +109,7 @@ long start_sharing_memory(context& c, clone_arguments args, way by, std::uint64_
     if (!child) {
         report_thread_refusal(failure);
         trap::apply_mask(c, mask);
-        return error_again;
+        return -base::error::again;
     }
     const bool thread = args.flags & CLONE_THREAD;
     arch::general_registers r = c.saved;
@@ -152,13 +153,13 @@ long copy_in_extensible(void* to, std::size_t known, std::uint64_t from, std::si
         const std::uint64_t left_in_page = page_size - (from + at) % page_size;
         std::size_t n = size - at < sizeof piece ? size - at : sizeof piece;
         if (n > left_in_page) n = left_in_page;
-        if (!copy_in(piece, from + at, n)) return error_fault;
+        if (!copy_in(piece, from + at, n)) return -base::error::fault;
         for (std::size_t i = 0; i < n; i++) {
-            if (piece[i]) return error_2big;
+            if (piece[i]) return -base::error::toobig;
         }
         at += n;
     }
-    return copy_in(to, from, size < known ? size : known) ? 0 : error_fault;
+    return copy_in(to, from, size < known ? size : known) ? 0 : -base::error::fault;
 }
 
 /// What clone3 demands of a stack.
@@ -234,8 +235,8 @@ long clone(context& c, const std::uint64_t* a) {
 
 long clone3(context& c, const std::uint64_t* a) {
     constexpr std::uint64_t first_version = 64;
-    if (a[1] > page_size) return error_2big;
-    if (a[1] < first_version) return error_inval;
+    if (a[1] > page_size) return -base::error::toobig;
+    if (a[1] < first_version) return -base::error::inval;
     clone_arguments args{};
     const std::size_t size = a[1] < sizeof args ? a[1] : sizeof args;
     if (const long failed = copy_in_extensible(&args, sizeof args, a[0], a[1])) return failed;
@@ -286,22 +287,22 @@ long arch_prctl(context& c, const std::uint64_t* a) {
         }
         case get_fs: {
             const std::uint64_t base = guest_fs(c);
-            return copy_out(a[1], &base, sizeof base) ? 0 : error_fault;
+            return copy_out(a[1], &base, sizeof base) ? 0 : -base::error::fault;
         }
         case set_gs:
         case get_gs:
             report_refusal(__NR_arch_prctl, "arch_prctl(ARCH_SET_GS or ARCH_GET_GS)",
                            "GS is libxos's");
-            return error_inval;
+            return -base::error::inval;
         case enable_shadow_stack:
             report_refusal(__NR_arch_prctl, "arch_prctl(ARCH_SHSTK_ENABLE)",
                            "the guest has no shadow stacks, and host mode changes stacks");
-            return error_opnotsupp;
+            return -base::error::opnotsupp;
         case set_cpuid:
             if (a[1]) return forward(c, __NR_arch_prctl, a);
             report_refusal(__NR_arch_prctl, "arch_prctl(ARCH_SET_CPUID, 0)",
                            "CPUID does not fault in the guest");
-            return error_nodev;
+            return -base::error::nodev;
         default:
             return forward(c, __NR_arch_prctl, a);
     }
@@ -311,7 +312,7 @@ long arch_prctl(context& c, const std::uint64_t* a) {
 /// preempted inside KVM_RUN (kernel/rseq.c: no registers, no fix-up), so a critical section would
 /// continue where it must start again.
 long rseq(context&, const std::uint64_t*) {
-    return error_nosys;
+    return -base::error::nosys;
 }
 
 }  // namespace xos::syscall

@@ -1,5 +1,6 @@
 // Calls whose effect cannot reach the guest: the program gets the answer of a Linux that lacks
 // them. A line on standard error says so, because it would be hard to find out otherwise.
+#include "libxos/base/errno.hpp"
 #include "libxos/base/text.hpp"
 #include "libxos/cell/failure_text.hpp"
 #include "libxos/syscall/emulated.hpp"
@@ -56,7 +57,7 @@ void report_thread_refusal(base::outcome failure) {
 long refused(cell::context& c, const std::uint64_t*) {
     const auto number = static_cast<unsigned>(c.kernel_area->number);
     report_refusal(number, lookup(number).name.data(), reason_for(number));
-    return error_nosys;
+    return -base::error::nosys;
 }
 
 }  // namespace xos::syscall

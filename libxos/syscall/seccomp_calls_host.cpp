@@ -8,6 +8,7 @@
 #include <linux/seccomp.h>
 
 #include "libxos/arch/cpu.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/signals.hpp"
@@ -64,7 +65,7 @@ long prctl(context& c, const std::uint64_t* a) {
     if (a[0] == PR_SET_TSC && a[1] == PR_TSC_SIGSEGV) {
         report_refusal(__NR_prctl, "prctl(PR_SET_TSC, PR_TSC_SIGSEGV)",
                        "the guest reads the time stamp counter itself");
-        return error_inval;
+        return -base::error::inval;
     }
     return c.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
 }

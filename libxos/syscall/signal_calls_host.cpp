@@ -1,4 +1,5 @@
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/signals.hpp"
@@ -16,15 +17,15 @@ namespace ss = cell::ss;
 
 long rt_sigaction(context& c, const std::uint64_t* a) {
     const std::uint64_t signal = static_cast<std::uint32_t>(a[0]), wanted_at = a[1], old_at = a[2];
-    if (a[3] != 8) return error_inval;
+    if (a[3] != 8) return -base::error::inval;
     kernel_sigaction wanted;
-    if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return error_fault;
-    if (signal < 1 || signal > cell::signal_count) return error_inval;
+    if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return -base::error::fault;
+    if (signal < 1 || signal > cell::signal_count) return -base::error::inval;
     kernel_sigaction& mine = c.actions->of[signal];
     auto& lock = c.actions->lock;
     kernel_sigaction old;
     if (wanted_at) {
-        if (signal == cell::sig_kill || signal == cell::sig_stop) return error_inval;
+        if (signal == cell::sig_kill || signal == cell::sig_stop) return -base::error::inval;
         // Linux keeps only these flags.
         wanted.flags &= cell::sa::known;
         wanted.mask &= ~(cell::bit_of(cell::sig_kill) | cell::bit_of(cell::sig_stop));
@@ -44,7 +45,7 @@ long rt_sigaction(context& c, const std::uint64_t* a) {
         old = mine;
         lock.unlock_shared();
     }
-    if (old_at && !copy_out(old_at, &old, sizeof old)) return error_fault;
+    if (old_at && !copy_out(old_at, &old, sizeof old)) return -base::error::fault;
     return 0;
 }
 
@@ -77,20 +78,21 @@ long sigaltstack(context& c, const std::uint64_t* a) {
     if (on) old.flags |= ss::onstack;
     if (a[0]) {
         kernel_stack wanted;
-        if (!copy_in(&wanted, a[0], sizeof wanted)) return error_fault;
-        if (on) return error_perm;
+        if (!copy_in(&wanted, a[0], sizeof wanted)) return -base::error::fault;
+        if (on) return -base::error::perm;
         const auto kind = static_cast<std::uint32_t>(wanted.flags) & ~ss::autodisarm;
-        if (kind & ~static_cast<std::uint32_t>(ss::onstack | ss::disable)) return error_inval;
-        if (kind == (ss::onstack | ss::disable)) return error_inval;
+        if (kind & ~static_cast<std::uint32_t>(ss::onstack | ss::disable))
+            return -base::error::inval;
+        if (kind == (ss::onstack | ss::disable)) return -base::error::inval;
         if (kind & ss::disable) {
             c.alternate = {0, ss::disable, 0, 0};
         } else {
-            if (wanted.size < smallest) return error_nomem;
+            if (wanted.size < smallest) return -base::error::nomem;
             c.alternate = wanted;
             c.alternate.flags &= ~ss::onstack;
         }
     }
-    if (a[1] && !copy_out(a[1], &old, sizeof old)) return error_fault;
+    if (a[1] && !copy_out(a[1], &old, sizeof old)) return -base::error::fault;
     return 0;
 }
 

@@ -1,3 +1,4 @@
+#include "libxos/base/errno.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
 #include "libxos/syscall/vector.hpp"
@@ -7,11 +8,11 @@ namespace xos::syscall {
 long vector(cell::context& c, const std::uint64_t* a) {
     xos_call call;
     if (a[1] == 0) return 0;
-    if (a[1] > XOS_VECTOR_MAX) return error_inval;
-    if (!copy_in(&call, a[0], sizeof call)) return error_fault;
+    if (a[1] > XOS_VECTOR_MAX) return -base::error::inval;
+    if (!copy_in(&call, a[0], sizeof call)) return -base::error::fault;
     call.number = static_cast<std::uint32_t>(call.number);  // as Linux interprets it
     if (call.number == XOS_NR_VECTOR || emulation_of(call.number)) {
-        call.result = error_nosys;
+        call.result = -base::error::nosys;
     } else {
         call.result =
             forward(c, call.number, reinterpret_cast<const std::uint64_t*>(call.arguments));
@@ -19,7 +20,7 @@ long vector(cell::context& c, const std::uint64_t* a) {
         c.forwarded[call.number < table_size ? call.number : table_size - 1]++;
     }
     const auto result = a[0] + offsetof(xos_call, result);
-    return copy_out(result, &call.result, sizeof call.result) ? 1 : error_fault;
+    return copy_out(result, &call.result, sizeof call.result) ? 1 : -base::error::fault;
 }
 
 }  // namespace xos::syscall

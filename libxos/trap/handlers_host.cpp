@@ -1,4 +1,5 @@
 #include "libxos/arch/cpu.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/trap/handlers.hpp"
 
@@ -44,10 +45,10 @@ void recompute_present() {
 int insert_range(std::uint64_t begin, std::uint64_t end, const handler_entry& what, unsigned& id) {
     memory::held guard(the_locks.handlers);
     auto& t = the_handlers;
-    if (t.range_count == max_ranges) return 28;
+    if (t.range_count == max_ranges) return base::error::nospc;
     unsigned at = 0;
     while (at < t.range_count && t.ranges[at].end <= begin) at++;
-    if (at < t.range_count && t.ranges[at].begin < end) return 17;
+    if (at < t.range_count && t.ranges[at].begin < end) return base::error::exist;
     id = next_id++;
     update changing;
     for (unsigned i = t.range_count; i > at; i--) t.ranges[i] = t.ranges[i - 1];
@@ -60,7 +61,7 @@ int insert_range(std::uint64_t begin, std::uint64_t end, const handler_entry& wh
 int insert_vector(unsigned vector, const handler_entry& what, unsigned& id) {
     memory::held guard(the_locks.handlers);
     auto& t = the_handlers;
-    if (t.vector_count == max_vector_handlers) return 28;
+    if (t.vector_count == max_vector_handlers) return base::error::nospc;
     id = next_id++;
     update changing;
     t.vectors[t.vector_count] = {vector, what};

@@ -8,7 +8,6 @@
 namespace xos::vm::anonymous {
 
 constexpr long declined = XOS_LOCAL_DECLINED;
-constexpr long error_fault = -14, error_exist = -17, error_inval = -22, error_nomem = -12;
 constexpr std::uint64_t all_protections = 7;
 
 inline arena& memory_arena() {

@@ -2,6 +2,7 @@
 #include <linux/mman.h>
 
 #include "libxos/arch/guest_area.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/vm/anonymous_edits.hpp"
 
@@ -116,12 +117,12 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
     arena& a = memory_arena();
     const gva begin{address};
     if (begin - a.begin() + length > a.grown() && !a.grow_to_in_guest(begin - a.begin() + length))
-        return error_nomem;
+        return -base::error::nomem;
     memory::guest_edit editing(lock());
     if (!a.exists() || is_for_linux(begin, length)) return declined;
     a.settle(begin, length);
     if (flags & MAP_FIXED_NOREPLACE & ~std::uint64_t{MAP_FIXED}) {
-        if (!a.pages().take(a.page_of(begin), length / page_size)) return error_exist;
+        if (!a.pages().take(a.page_of(begin), length / page_size)) return -base::error::exist;
     }
     for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
     a.forget_large(begin, length);
@@ -145,7 +146,7 @@ long discard(gva begin, std::uint64_t length) {
         zero_memory(begin, length);
     else if (const long r = ask_linux(__NR_madvise, begin.value, length, MADV_DONTNEED); r != 0)
         return r;
-    return hole ? error_nomem : 0;
+    return hole ? -base::error::nomem : 0;
 }
 
 }  // namespace xos::vm::anonymous

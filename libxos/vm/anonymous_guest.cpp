@@ -1,5 +1,6 @@
 #include <linux/mman.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/syscall/local.hpp"
 #include "libxos/vm/anonymous_edits.hpp"
 #include "libxos/vm/heap.hpp"
@@ -41,7 +42,7 @@ bool may_reserve(std::uint64_t bytes, std::uint64_t flags) {
 long ignore_advice(gva begin, std::uint64_t length) {
     memory::guest_edit editing(lock());
     if (!memory_arena().exists() || has_linux_pages(begin, length)) return declined;
-    return all_mapped(begin, length) ? 0 : error_nomem;
+    return all_mapped(begin, length) ? 0 : -base::error::nomem;
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
                 make_way(address, bytes);
                 return declined;
             case place::across:
-                return error_nomem;
+                return -base::error::nomem;
             case place::inside:
                 return ours ? map_fixed(address, bytes, protection, flags) : declined;
         }
@@ -116,7 +117,7 @@ long xos_munmap(std::uint64_t address, std::uint64_t length) {
             make_way(address, bytes);
             return declined;
         case place::across:
-            return error_inval;
+            return -base::error::inval;
         case place::inside:
             return unmap(gva{address}, bytes);
     }
@@ -133,7 +134,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
             make_way(address, bytes);
             return declined;
         case place::across:
-            return error_nomem;
+            return -base::error::nomem;
         case place::inside:
             break;
     }
@@ -147,7 +148,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
     for_each_run(
         begin, bytes, [](gva p) { return is_mapped(entry_at(p)); },
         [&](gva from, std::uint64_t part, bool mapped) {
-            if (!mapped) result = error_nomem;
+            if (!mapped) result = -base::error::nomem;
             if (result == 0)
                 protect_range(memory_arena().own_view(), from, part, grant(protection), stale);
         });

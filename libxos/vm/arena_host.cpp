@@ -3,6 +3,7 @@
 
 #include <new>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/arena.hpp"
@@ -34,7 +35,7 @@ outcome map_memory(gva begin, std::uint64_t length, const arena_options& options
     if (base::is_error(r)) return {step::reserve_memory, static_cast<int>(-r)};
     advise(begin, length, options.pager);
     if (options.node >= 0) {
-        if (options.node >= 64) return {step::bad_option, 22};
+        if (options.node >= 64) return {step::bad_option, base::error::inval};
         const std::uint64_t nodes = std::uint64_t{1} << options.node;
         r = raw_syscall(__NR_mbind, at, n, MPOL_BIND, as_long(&nodes), 65, 0);
         if (r < 0) return {step::reserve_memory, static_cast<int>(-r)};
@@ -61,9 +62,9 @@ outcome arena::reserve(const arena_options& options) {
     options_ = options;
     const std::uint64_t unit = memory::chunk_size;
     const std::uint64_t length = (options.bytes + unit - 1) / unit * unit;
-    if (length == 0 || length < options.bytes) return {step::bad_option, 22};
+    if (length == 0 || length < options.bytes) return {step::bad_option, base::error::inval};
     const std::uint64_t pages = length / page_size;
-    if (pages > memory::buddy::max_pages) return {step::bad_option, 22};
+    if (pages > memory::buddy::max_pages) return {step::bad_option, base::error::inval};
     gva begin;
     if (auto failed =
             reserve_addresses(length, length < huge_page_size ? unit : huge_page_size, 0, begin);
@@ -87,7 +88,7 @@ outcome arena::reserve(const arena_options& options) {
     if (auto failed = space.add_frames(hva{metadata.value}, own, made); !failed.ok()) return failed;
 
     const hva slots = cell.arena.allocate_kernel(extent_caches::bytes_of_slots(cell.max_contexts));
-    if (!slots.value) return {step::reserve_memory, 12};
+    if (!slots.value) return {step::reserve_memory, base::error::nomem};
 
     memory::host_edit editing(lock());
     pages_.attach(reinterpret_cast<void*>(metadata.value), pages);
@@ -105,7 +106,7 @@ outcome arena::grow_to(std::uint64_t bytes) {
     memory::host_edit editing(lock());
     const std::uint64_t unit = memory::chunk_size;
     const std::uint64_t wanted = (bytes + unit - 1) / unit * unit;
-    if (wanted > length_) return {step::reserve_memory, 12};
+    if (wanted > length_) return {step::reserve_memory, base::error::nomem};
     return wanted > grown_ ? add_chunk(wanted - grown_) : base::success;
 }
 
@@ -142,10 +143,10 @@ outcome make_arena(const arena_options& options, unsigned& number) {
             break;
         }
     }
-    if (number == none) return {step::reserve_memory, 28};
+    if (number == none) return {step::reserve_memory, base::error::nospc};
     if (the_arenas.slots[number]) return the_arenas.slots[number]->renew(options);
     const hva own = cell::the_cell.arena.allocate_kernel(sizeof(arena));
-    if (!own.value) return {step::reserve_memory, 12};
+    if (!own.value) return {step::reserve_memory, base::error::nomem};
     auto* made = new (reinterpret_cast<void*>(own.value)) arena;
     if (auto failed = made->reserve(options); !failed.ok()) return failed;
     // One slot covers all of it, so that its cost is known from the start.

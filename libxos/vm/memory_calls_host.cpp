@@ -10,6 +10,7 @@
 #include <linux/mman.h>
 #include <linux/shm.h>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/own_memory.hpp"
 #include "libxos/syscall/emulated.hpp"
@@ -100,13 +101,13 @@ void make_room_below(gva begin) {
 long map_in_arena(context& c, const range& r, const std::uint64_t* a) {
     arena& arena = memory_arena();
     const std::uint64_t end = r.begin - arena.begin() + r.length;
-    if (end > arena.grown() && !arena.grow_to(end).ok()) return error_nomem;
+    if (end > arena.grown() && !arena.grow_to(end).ok()) return -base::error::nomem;
     const bool replaces = !(a[3] & MAP_FIXED_NOREPLACE);
     {
         memory::host_edit editing(lock());
         if (!arena.exists()) return forward(c, __NR_mmap, a);
         if (!replaces && !arena.pages().take(arena.page_of(r.begin), r.length / page_size))
-            return error_exist;
+            return -base::error::exist;
         take_free_pages(r);
     }
     const std::uint64_t flags = (a[3] & ~exact_place) | MAP_FIXED;
@@ -150,7 +151,7 @@ long remap_in_arena(context& c, const range& from, const std::uint64_t* a) {
     const std::uint64_t wanted = round_up(a[2]);
     const bool fixed = a[3] & MREMAP_FIXED;
     const range target(fixed ? a[4] : 0, fixed ? wanted : 0);
-    if (from.is_in_arena && mapped_length(from) < from.length) return error_fault;
+    if (from.is_in_arena && mapped_length(from) < from.length) return -base::error::fault;
     if (from.is_in_arena) entrust(from.begin, from.length);
     if (target.is_in_arena) {
         memory::host_edit editing(lock());
@@ -197,7 +198,7 @@ long tell_of_range(context& c, std::uint64_t number, const std::uint64_t* a, boo
         if (!goes_on) break;
         at += length ? length : page_size;
     }
-    return error != 0 ? error : error_nomem;
+    return error != 0 ? error : -base::error::nomem;
 }
 
 }  // namespace
@@ -209,7 +210,7 @@ long mmap(context& c, const std::uint64_t* a) {
     const std::uint64_t call[6] = {a[0], a[1], a[2], a[3], descriptor, a[5]};
     if (a[3] & exact_place) {
         if (const range r(a[0], a[1]); r.is_in_arena) return map_in_arena(c, r, call);
-        if (a[3] & MAP_FIXED && is_own(a[0], a[1])) return error_perm;
+        if (a[3] & MAP_FIXED && is_own(a[0], a[1])) return -base::error::perm;
     }
     if (a[3] & MAP_FIXED && !executable) set_executable(a[0], a[1], false);
     const long r = forward(c, __NR_mmap, call);
@@ -221,7 +222,7 @@ long mmap(context& c, const std::uint64_t* a) {
 
 long munmap(context& c, const std::uint64_t* a) {
     if (const range r(a[0], a[1]); r.is_in_arena) return unmap_in_arena(r);
-    if (is_own(a[0], a[1])) return error_perm;
+    if (is_own(a[0], a[1])) return -base::error::perm;
     set_executable(a[0], a[1], false);
     return forward(c, __NR_munmap, a);
 }
@@ -231,14 +232,14 @@ namespace {
 long change_protection(context& c, std::uint64_t number, const std::uint64_t* a) {
     const bool executable = a[2] & PROT_EXEC;
     const range r(a[0], a[1]);
-    if (!r.is_in_arena && is_own(a[0], a[1])) return error_perm;
+    if (!r.is_in_arena && is_own(a[0], a[1])) return -base::error::perm;
     if (r.is_in_arena) {
         entrust(r.begin, r.length);
         const std::uint64_t mapped = mapped_length(r);
         if (mapped < r.length) {
             const std::uint64_t part[6] = {a[0], mapped, a[2], a[3]};
             const long result = mapped ? change_protection(c, number, part) : 0;
-            return result != 0 ? result : error_nomem;
+            return result != 0 ? result : -base::error::nomem;
         }
         memory::host_edit editing(lock());
         if (!executable) mark_as_linux(r.begin, r.length, false);
@@ -273,8 +274,8 @@ long mremap(context& c, const std::uint64_t* a) {
     const bool onto_arena = fixed && range(a[4], a[2]).is_in_arena;
     if (from.is_in_arena || onto_arena) return remap_in_arena(c, from, a);
     // Linux gives this error for a range that is not a single mapping.
-    if (is_own(a[0], a[1])) return error_fault;
-    if (fixed && is_own(a[4], a[2])) return error_perm;
+    if (is_own(a[0], a[1])) return -base::error::fault;
+    if (fixed && is_own(a[4], a[2])) return -base::error::perm;
     set_executable(a[0], a[1], false);
     if (fixed) set_executable(a[4], a[2], false);
     const long r = forward(c, __NR_mremap, a);
@@ -299,7 +300,7 @@ long shmat(context& c, const std::uint64_t* a) {
 /// Advice without a lasting effect only goes to Linux. Any other advice, known or not, is a fact
 /// about the range that stays with it.
 long madvise(context& c, const std::uint64_t* a) {
-    if (!range(a[0], a[1]).is_in_arena && is_own(a[0], a[1])) return error_perm;
+    if (!range(a[0], a[1]).is_in_arena && is_own(a[0], a[1])) return -base::error::perm;
     switch (a[2]) {
         case MADV_NORMAL:
         case MADV_RANDOM:

@@ -3,6 +3,7 @@
 
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/vm/anonymous_edits.hpp"
 #include "libxos/vm/heap.hpp"
@@ -121,15 +122,15 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
     if ((flags & MREMAP_FIXED) && !onto_arena) make_way(target, more);
     if (from == place::elsewhere && !onto_arena) return declined;
     if (from == place::across || (onto_arena && place_of(target, more) == place::across))
-        return error_inval;
+        return -base::error::inval;
     constexpr std::uint64_t known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
-    if ((flags & ~known) || bytes == 0) return error_inval;
+    if ((flags & ~known) || bytes == 0) return -base::error::inval;
     if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && !(flags & MREMAP_MAYMOVE))
-        return error_inval;
-    if ((flags & MREMAP_DONTUNMAP) && bytes != more) return error_inval;
+        return -base::error::inval;
+    if ((flags & MREMAP_DONTUNMAP) && bytes != more) return -base::error::inval;
     if ((flags & MREMAP_FIXED) &&
         (target % page_size != 0 || (target < address + bytes && address < target + more)))
-        return error_inval;
+        return -base::error::inval;
     if (from == place::elsewhere) return declined;
     const gva begin{address};
     vm::access allowed;
@@ -138,11 +139,11 @@ long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wante
         memory::guest_edit editing(lock());
         if (!memory_arena().exists() || is_for_linux(begin, bytes)) return declined;
         if (onto_arena && has_linux_pages(gva{target}, more)) return declined;
-        if (!is_uniform(begin, bytes, allowed)) return error_fault;
+        if (!is_uniform(begin, bytes, allowed)) return -base::error::fault;
         if (more == bytes && !elsewhere) return static_cast<long>(address);
         if (!elsewhere && more > bytes) {
             if (grow_in_place(begin, bytes, more, allowed)) return static_cast<long>(address);
-            if (!(flags & MREMAP_MAYMOVE)) return error_nomem;
+            if (!(flags & MREMAP_MAYMOVE)) return -base::error::nomem;
         }
     }
     if (more < bytes && !elsewhere) {

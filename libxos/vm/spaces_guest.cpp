@@ -1,4 +1,5 @@
 #include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/direct.hpp"
 #include "libxos/vm/spaces.hpp"
@@ -15,7 +16,6 @@ other_space the_spaces[arch::guest_area::max_spaces];
 
 namespace {
 
-constexpr long error_nomem = -12, error_busy = -16, error_inval = -22, error_nospc = -28;
 constexpr std::uint64_t page_levels_below_root = 39;
 
 memory::address_space& main_space() {
@@ -243,7 +243,7 @@ long space_make(long, long, long, long, long, long) {
         other_space& s = the_spaces[n];
         if (s.in_use) continue;
         s.root = main_space().new_table();
-        if (!s.root) return error_nomem;
+        if (!s.root) return -base::error::nomem;
         s.view_count = 0;
         s.in_use = true;
         if (n >= spaces_used) spaces_used = n + 1;
@@ -251,14 +251,14 @@ long space_make(long, long, long, long, long, long) {
         share_new_tables();
         return n;
     }
-    return error_nospc;
+    return -base::error::nospc;
 }
 
 long space_end(long number, long, long, long, long, long) {
     memory::guest_edit editing(main_space().lock());
     other_space* s = used_space(number);
-    if (!s) return error_inval;
-    if (runs_somewhere(static_cast<std::uint64_t>(number))) return error_busy;
+    if (!s) return -base::error::inval;
+    if (runs_somewhere(static_cast<std::uint64_t>(number))) return -base::error::busy;
     for (unsigned n = 0; n < s->view_count; n++) free_own_frames(s->own[n], *s->shared[n]);
     // No vCPU walks these tables: none has them as its root, and this count makes tagged TLBs
     // forget them first.
@@ -277,19 +277,19 @@ long space_end(long number, long, long, long, long, long) {
 long space_separate(long number, long address, long on_write, long, long, long) {
     memory::guest_edit editing(main_space().lock());
     other_space* s = used_space(number);
-    if (!s) return error_inval;
+    if (!s) return -base::error::inval;
     const view* shared = the_views.find(gva{static_cast<std::uint64_t>(address)});
-    if (!shared || !shared->has_large_leaves()) return error_inval;
+    if (!shared || !shared->has_large_leaves()) return -base::error::inval;
     // An arena shares its gigabytes with others, and its frames have its addresses.
-    if (shared->is_arena) return error_inval;
-    if (own_view(*shared, static_cast<std::uint64_t>(number)) != shared) return error_busy;
-    if (s->view_count == other_space::max_views) return error_nospc;
+    if (shared->is_arena) return -base::error::inval;
+    if (own_view(*shared, static_cast<std::uint64_t>(number)) != shared) return -base::error::busy;
+    if (s->view_count == other_space::max_views) return -base::error::nospc;
     const unsigned slot = s->view_count;
     view& v = s->own[slot];
     spare_tables spares;
     const std::uint64_t gigabytes = (shared->length + huge_page_size - 1) / huge_page_size;
     if (!spares.take(pieces_of(*shared) + gigabytes + 1) || !make_tables(v, *shared, spares))
-        return error_nomem;
+        return -base::error::nomem;
     make_upper_tables(*s, v, slot, spares);
     stale_translations stale;
     // A vCPU may be in the space: the flush makes it forget its old way to the view.
@@ -306,7 +306,7 @@ long space_switch(long number, long, long, long, long, long) {
     std::uint64_t root;
     {
         memory::guest_edit editing(main_space().lock());
-        if (number != 0 && !used_space(number)) return error_inval;
+        if (number != 0 && !used_space(number)) return -base::error::inval;
         const auto previous = static_cast<long>(area.space);
         if (previous == number) return previous;
         area.flushes_seen[previous] = the_flushes;

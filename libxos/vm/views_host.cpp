@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/program/sanitizers.hpp"
@@ -23,7 +24,7 @@ std::uint64_t next_view = first_view;
 /// Makes the lists of a new view, which follows the last one.
 outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*& made) {
     const unsigned n = the_views.count.load(std::memory_order_relaxed);
-    if (n == view_table::capacity) return {step::reserve_memory, 12};
+    if (n == view_table::capacity) return {step::reserve_memory, base::error::nomem};
     view& v = the_views.views[n];
     v.begin = begin;
     v.length = 0;
@@ -32,7 +33,7 @@ outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*&
     const std::uint64_t piece = std::uint64_t{1} << v.coarse_shift;
     const std::uint64_t pieces = (capacity + piece - 1) / piece;
     const hva lists = cell::the_cell.arena.allocate_kernel(pieces * 16);
-    if (!lists.value) return {step::page_tables, 12};
+    if (!lists.value) return {step::page_tables, base::error::nomem};
     v.tables = reinterpret_cast<std::atomic<std::uint64_t>*>(lists.value);
     v.coarse = reinterpret_cast<arch::entry**>(lists.value + pieces * 8);
     made = &v;
@@ -75,14 +76,16 @@ outcome reserve_addresses(std::uint64_t length, std::uint64_t alignment, long pr
     long r;
     do {
         begin = gva{next_view}.align_up(alignment);
-        if (begin.value + length >= memory::user_end) return {step::reserve_memory, 12};
+        if (begin.value + length >= memory::user_end)
+            return {step::reserve_memory, base::error::nomem};
         r = raw_syscall(__NR_mmap, static_cast<long>(begin.value), static_cast<long>(length),
                         protection,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
         // A range with this alignment shares the tables of its gigabytes with nobody.
         next_view = alignment == huge_page_size ? (begin + length).align_up(alignment).value
                                                 : begin.value + length;
-        if (base::is_error(r) && r != -17) return {step::reserve_memory, static_cast<int>(-r)};
+        if (base::is_error(r) && r != -base::error::exist)
+            return {step::reserve_memory, static_cast<int>(-r)};
     } while (base::is_error(r));
     return base::success;
 }
@@ -120,7 +123,7 @@ outcome extend_view(view& v, std::uint64_t more) {
     auto& tables = cell::the_cell.space().tables();
     const gva begin = v.begin + v.length;
     if (tables.ensure_tables(begin, more, v.fine()) != paging::status::ok) {
-        return {step::page_tables, 12};
+        return {step::page_tables, base::error::nomem};
     }
     const std::uint64_t piece = std::uint64_t{1} << v.coarse_shift;
     for (std::uint64_t offset = 0; offset < more; offset += piece) {
@@ -141,7 +144,7 @@ outcome reserve_view(std::uint64_t bytes, arch::level smallest, gva& begin) {
     const std::uint64_t unit =
         smallest == arch::level::page_4k ? memory::chunk_size : huge_page_size;
     const std::uint64_t length = (bytes + unit - 1) / unit * unit;
-    if (length == 0 || length < bytes) return {step::bad_option, 22};
+    if (length == 0 || length < bytes) return {step::bad_option, base::error::inval};
     if (view* again = free_view(length, smallest)) {
         begin = again->begin;
         __atomic_store_n(&again->length, std::exchange(again->free_length, 0), __ATOMIC_RELEASE);

@@ -57,7 +57,7 @@ int use_all(gva view, gva other) {
     *word = 5;
     // Not where the other thread may have registered its own.
     register_handlers(other + page_size);
-    vm::reserve(std::size_t{1} << 20);
+    (void)vm::reserve(std::size_t{1} << 20);
     make_arena();
     std::thread([&] { *word = *word + 1; }).join();
     return *word;
@@ -93,7 +93,7 @@ TEST_CASE("a fork waits for whoever changes what libxos shares") {
         all.push_back(fork_while(view, other, 0, [&] { register_handlers(other); }));
         all.push_back(fork_while(view, other, 1, [&] { register_handlers(other); }));
         for (int before : {0, 1})
-            all.push_back(fork_while(view, other, before, [] { vm::reserve(1 << 20); }));
+            all.push_back(fork_while(view, other, before, [] { (void)vm::reserve(1 << 20); }));
         for (int before : {0, 1}) all.push_back(fork_while(view, other, before, make_arena));
         all.push_back(fork_while(view, other, 0, [] { std::thread([] {}).join(); }));
         memory::the_locks.when_taken = nullptr;

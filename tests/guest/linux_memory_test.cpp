@@ -197,316 +197,315 @@ TEST_CASE("every option of prctl that this kernel knows answers what Linux answe
             if (option == PR_SET_DUMPABLE || option == PR_CAPBSET_DROP) continue;  // for good
             seen.push_back(
                 outcome_of(std::to_string(option), [&] { return prctl(option, 0, 0, 0, 0); }));
-            char* at = map(4);
-            // PR_SET_VMA, PR_SET_VMA_ANON_NAME
-            seen.push_back(outcome_of(
-                "name", [&] { return prctl(0x53564d41, 0, at + page, page, "guest test"); }));
-            seen.push_back(show("touch", touch(at + page, true)));
-            munmap(at, 4 * page);
-            seen.push_back(next_memory(4));
-            return seen;
-        });
+        }
+        char* at = map(4);
+        // PR_SET_VMA, PR_SET_VMA_ANON_NAME
+        seen.push_back(outcome_of(
+            "name", [&] { return prctl(0x53564d41, 0, at + page, page, "guest test"); }));
+        seen.push_back(show("touch", touch(at + page, true)));
+        munmap(at, 4 * page);
+        seen.push_back(next_memory(4));
+        return seen;
+    });
 }
 
 TEST_CASE("every feature of userfaultfd that this kernel has is there in the cell") {
-        same([] {
-            lines seen;
-            for (unsigned bit = 0; bit < 32; bit++) {
-                const int watcher = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
-                if (watcher < 0) return lines{"no userfaultfd"};
-                uffdio_api wanted{};
-                wanted.api = UFFD_API;
-                wanted.features = std::uint64_t{1} << bit;
-                seen.push_back(outcome_of(std::to_string(bit),
-                                          [&] { return ioctl(watcher, UFFDIO_API, &wanted); }));
-                seen.push_back(std::to_string(wanted.features) + " " +
-                               std::to_string(wanted.ioctls));
-                close(watcher);
-            }
-            return seen;
-        });
-}
-
-TEST_CASE("code in memory that was mapped inside runs, and does not when it may not") {
-        same([] {
-            lines seen;
-            // mov eax, 42; ret
-            static const unsigned char code[] = {0xb8, 42, 0, 0, 0, 0xc3};
-            char* at = map(4);
-            std::memcpy(at + page, code, sizeof code);
-            const auto run = [&] {
-                struct sigaction wanted {
-                }, before;
-                wanted.sa_sigaction = on_refusal;
-                wanted.sa_flags = SA_SIGINFO;
-                sigaction(SIGSEGV, &wanted, &before);
-                int result = sigsetjmp(refused, 1);
-                if (result == 0) result = reinterpret_cast<int (*)()>(at + page)();
-                sigaction(SIGSEGV, &before, nullptr);
-                return result;
-            };
-            seen.push_back(show("before", run()));
-            mprotect(at, 4 * page, PROT_READ | PROT_EXEC);
-            seen.push_back(show("executable", run()));
-            mprotect(at, 4 * page, PROT_READ | PROT_WRITE);
-            seen.push_back(show("not any more", run()));
-            mprotect(at, 4 * page, PROT_READ | PROT_EXEC);
-            seen.push_back(show("again", run()));
-            munmap(at, 4 * page);
-            char* next = map(4);
-            std::memcpy(next + page, code, sizeof code);
-            at = next;
-            seen.push_back(show("other memory", run()));
-            return seen;
-        });
-}
-
-TEST_CASE("pages lent to a pipe keep their contents whatever becomes of the memory") {
-        same([] {
-            lines seen;
-            for (int how = 0; how < 4; how++) {
-                int ends[2];
-                if (pipe(ends) != 0) return seen;
-                char* at = map(8);
-                std::memset(at, 'A', 8 * page);
-                iovec buffer{at, 8 * page};
-                seen.push_back(
-                    show("lent", vmsplice(ends[1], &buffer, 1, how == 1 ? SPLICE_F_GIFT : 0)));
-                if (how < 2) munmap(at, 8 * page);
-                if (how == 2) madvise(at, 8 * page, MADV_DONTNEED);
-                if (how == 3) mremap(at, 8 * page, 256 * page, MREMAP_MAYMOVE);
-                for (int i = 0; i < 20; i++) {
-                    if (char* other = map(8)) std::memset(other, 'Z', 8 * page);
-                }
-                std::string held(8 * page, 0);
-                std::size_t got = 0;
-                for (ssize_t n; got < held.size() &&
-                                (n = read(ends[0], held.data() + got, held.size() - got)) > 0;)
-                    got += static_cast<std::size_t>(n);
-                seen.push_back(show("changed", held.find_first_not_of('A') != std::string::npos));
-                close(ends[0]);
-                close(ends[1]);
-            }
-            return seen;
-        });
-}
-
-TEST_CASE("calls find no memory where there is none any more") {
-        same([] {
-            lines seen;
-            // A call that finds a bad address first can leave a pipe that is ready, and empty.
-            int ends[2];
-            if (pipe2(ends, O_NONBLOCK) != 0) return seen;
-            char* at = map(64);
-            std::memset(at, 1, 64 * page);
-            munmap(at + 8 * page, 8 * page);
-            mprotect(at + 24 * page, 4 * page, PROT_NONE);
-            mprotect(at + 32 * page, 4 * page, PROT_READ);
-            unsigned char resident[64];
-            const int self = static_cast<int>(getpid());
-            static char sink[64 * page];
-            for (std::size_t k : {0, 6, 8, 22, 24, 30, 32}) {
-                char* from = at + k * page;
-                const std::size_t n = 4 * page;
-                const std::string name = "page " + std::to_string(k) + " ";
-                const auto note = [&](const char* what, auto call) {
-                    seen.push_back(outcome_of(name + what, call));
-                };
-                note("mincore", [&] { return mincore(from, n, resident); });
-                note("msync", [&] { return msync(from, n, MS_ASYNC); });
-                note("munlock", [&] { return munlock(from, n); });
-                note("willneed", [&] { return madvise(from, n, MADV_WILLNEED); });
-                note("wake", [&] { return syscall(SYS_futex, from, 1, 1, 0, 0, 0); });
-                note("write", [&] { return write(ends[1], from + 100, n); });
-                while (read(ends[0], sink, sizeof sink) > 0) {
-                }
-                iovec two[2] = {{at, 10}, {from, n}};
-                note("writev", [&] { return writev(ends[1], two, 2); });
-                while (read(ends[0], sink, sizeof sink) > 0) {
-                }
-                (void)!write(ends[1], sink, 6 * page);
-                note("read", [&] { return read(ends[0], from, n); });
-                while (read(ends[0], sink, sizeof sink) > 0) {
-                }
-                iovec local{sink, n}, remote{from, n};
-                note("look", [&] { return process_vm_readv(self, &local, 1, &remote, 1, 0); });
-                note("access", [&] { return access(from, R_OK); });
-                note("open", [&] { return open(from, O_RDONLY); });
-            }
-            seen.push_back(next_memory(8));
-            return seen;
-        });
-}
-
-TEST_CASE("the program's memory by its own file shows what is mapped") {
-        same([] {
-            lines seen;
-            char* at = map(16);
-            std::memset(at, 1, 16 * page);
-            munmap(at + 4 * page, 4 * page);
-            const int memory = open("/proc/self/mem", O_RDONLY);
-            char byte;
-            for (std::size_t k = 0; k < 16; k += 3)
-                seen.push_back(outcome_of(std::to_string(k), [&] {
-                    return pread(memory, &byte, 1, reinterpret_cast<off_t>(at + k * page));
-                }));
-            seen.push_back(next_memory(16));
-            close(memory);
-            return seen;
-        });
-}
-
-TEST_CASE("a program that limits its address space gets no more, and keeps working") {
-        ensure_cell();
-        same([] {
-            lines seen;
-            char* early = map(16);
-            std::memset(early, 5, 16 * page);
-            struct rlimit limit {};
-            getrlimit(RLIMIT_AS, &limit);
-            const struct rlimit before = limit;
-            limit.rlim_cur = std::size_t{4} << 30;
-            seen.push_back(outcome_of("limit", [&] { return setrlimit(RLIMIT_AS, &limit); }));
-            seen.push_back(show("too much", map((std::size_t{6} << 30) / page) != nullptr));
-            constexpr std::size_t piece = std::size_t{64} << 20;
-            std::vector<char*> all;
-            while (char* at = all.size() < 100 ? map(piece / page) : nullptr) all.push_back(at);
-            seen.push_back(show("all of it", all.size() == 100));
-            seen.push_back(show("some of it", all.size() > 20));
-            for (char* at : all) munmap(at, piece);
-            seen.push_back(show("kept", early[15 * page]));
-            seen.push_back(show("given back", munmap(early, 16 * page)));
-            seen.push_back(show("touch", touch(early, false)));
-            setrlimit(RLIMIT_AS, &before);
-            return seen;
-        });
-}
-
-TEST_CASE("memory watched by a userfaultfd is Linux's, also what was used before") {
-        const auto natively = [] {
-            lines seen;
-            char* used = map(64);
-            std::memset(used, 1, 64 * page);
-            munmap(used, 64 * page);
-            char* at = map(64);
-            const int watcher = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
-            if (watcher < 0) return lines{"no userfaultfd"};
-            uffdio_api wanted{};
-            wanted.api = UFFD_API;
-            wanted.features = UFFD_FEATURE_SIGBUS;
-            seen.push_back(show("api", ioctl(watcher, UFFDIO_API, &wanted)));
-            uffdio_register watch{};
-            watch.range = {reinterpret_cast<std::uint64_t>(at), 64 * page};
-            watch.mode = UFFDIO_REGISTER_MODE_MISSING;
-            seen.push_back(show("register", ioctl(watcher, UFFDIO_REGISTER, &watch)));
-            unsigned missing = 0;
-            for (std::size_t k = 0; k < 64; k++) missing += touch(at + k * page, true) != 0;
-            seen.push_back(show("missing", missing));
-            munmap(at, 64 * page);
-            seen.push_back(next_memory(64));
-            close(watcher);
-            return seen;
-        };
-        same(natively);
-}
-
-TEST_CASE("who serves page faults may touch memory that nobody has touched before") {
-        const auto served = [] {
-            lines seen;
-            constexpr std::size_t far = std::size_t{1} << 30;
-            const auto reserve = [](std::size_t bytes) {
-                return static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-            };
-            char* watched = reserve(2 * far);
-            char* table = reserve(8 * far);
+    same([] {
+        lines seen;
+        for (unsigned bit = 0; bit < 32; bit++) {
             const int watcher = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
             if (watcher < 0) return lines{"no userfaultfd"};
             uffdio_api wanted{};
             wanted.api = UFFD_API;
-            ioctl(watcher, UFFDIO_API, &wanted);
-            uffdio_register watch{};
-            watch.range = {reinterpret_cast<std::uint64_t>(watched), 2 * far};
-            watch.mode = UFFDIO_REGISTER_MODE_MISSING;
-            seen.push_back(show("register", ioctl(watcher, UFFDIO_REGISTER, &watch)));
-            constexpr int faults = 4;
-            std::thread server([=] {
-                static char filled[page];
-                for (int i = 0; i < faults; i++) {
-                    uffd_msg message;
-                    if (read(watcher, &message, sizeof message) != sizeof message) return;
-                    table[static_cast<std::size_t>(i + 1) * far] = 1;
-                    std::memset(filled, 'p', page);
-                    uffdio_copy copy{};
-                    copy.dst = message.arg.pagefault.address & ~std::uint64_t{page - 1};
-                    copy.src = reinterpret_cast<std::uint64_t>(filled);
-                    copy.len = page;
-                    ioctl(watcher, UFFDIO_COPY, &copy);
-                }
-            });
-            std::string got;
-            for (int i = 0; i < faults; i++) got += static_cast<volatile char*>(watched)[i * page];
-            server.join();
-            seen.push_back(got);
+            wanted.features = std::uint64_t{1} << bit;
+            seen.push_back(outcome_of(std::to_string(bit),
+                                      [&] { return ioctl(watcher, UFFDIO_API, &wanted); }));
+            seen.push_back(std::to_string(wanted.features) + " " + std::to_string(wanted.ioctls));
             close(watcher);
-            munmap(watched, 2 * far);
-            munmap(table, 8 * far);
-            return seen;
+        }
+        return seen;
+    });
+}
+
+TEST_CASE("code in memory that was mapped inside runs, and does not when it may not") {
+    same([] {
+        lines seen;
+        // mov eax, 42; ret
+        static const unsigned char code[] = {0xb8, 42, 0, 0, 0, 0xc3};
+        char* at = map(4);
+        std::memcpy(at + page, code, sizeof code);
+        const auto run = [&] {
+            struct sigaction wanted {
+            }, before;
+            wanted.sa_sigaction = on_refusal;
+            wanted.sa_flags = SA_SIGINFO;
+            sigaction(SIGSEGV, &wanted, &before);
+            int result = sigsetjmp(refused, 1);
+            if (result == 0) result = reinterpret_cast<int (*)()>(at + page)();
+            sigaction(SIGSEGV, &before, nullptr);
+            return result;
         };
-        same(served);
+        seen.push_back(show("before", run()));
+        mprotect(at, 4 * page, PROT_READ | PROT_EXEC);
+        seen.push_back(show("executable", run()));
+        mprotect(at, 4 * page, PROT_READ | PROT_WRITE);
+        seen.push_back(show("not any more", run()));
+        mprotect(at, 4 * page, PROT_READ | PROT_EXEC);
+        seen.push_back(show("again", run()));
+        munmap(at, 4 * page);
+        char* next = map(4);
+        std::memcpy(next + page, code, sizeof code);
+        at = next;
+        seen.push_back(show("other memory", run()));
+        return seen;
+    });
+}
+
+TEST_CASE("pages lent to a pipe keep their contents whatever becomes of the memory") {
+    same([] {
+        lines seen;
+        for (int how = 0; how < 4; how++) {
+            int ends[2];
+            if (pipe(ends) != 0) return seen;
+            char* at = map(8);
+            std::memset(at, 'A', 8 * page);
+            iovec buffer{at, 8 * page};
+            seen.push_back(
+                show("lent", vmsplice(ends[1], &buffer, 1, how == 1 ? SPLICE_F_GIFT : 0)));
+            if (how < 2) munmap(at, 8 * page);
+            if (how == 2) madvise(at, 8 * page, MADV_DONTNEED);
+            if (how == 3) mremap(at, 8 * page, 256 * page, MREMAP_MAYMOVE);
+            for (int i = 0; i < 20; i++) {
+                if (char* other = map(8)) std::memset(other, 'Z', 8 * page);
+            }
+            std::string held(8 * page, 0);
+            std::size_t got = 0;
+            for (ssize_t n; got < held.size() &&
+                            (n = read(ends[0], held.data() + got, held.size() - got)) > 0;)
+                got += static_cast<std::size_t>(n);
+            seen.push_back(show("changed", held.find_first_not_of('A') != std::string::npos));
+            close(ends[0]);
+            close(ends[1]);
+        }
+        return seen;
+    });
+}
+
+TEST_CASE("calls find no memory where there is none any more") {
+    same([] {
+        lines seen;
+        // A call that finds a bad address first can leave a pipe that is ready, and empty.
+        int ends[2];
+        if (pipe2(ends, O_NONBLOCK) != 0) return seen;
+        char* at = map(64);
+        std::memset(at, 1, 64 * page);
+        munmap(at + 8 * page, 8 * page);
+        mprotect(at + 24 * page, 4 * page, PROT_NONE);
+        mprotect(at + 32 * page, 4 * page, PROT_READ);
+        unsigned char resident[64];
+        const int self = static_cast<int>(getpid());
+        static char sink[64 * page];
+        for (std::size_t k : {0, 6, 8, 22, 24, 30, 32}) {
+            char* from = at + k * page;
+            const std::size_t n = 4 * page;
+            const std::string name = "page " + std::to_string(k) + " ";
+            const auto note = [&](const char* what, auto call) {
+                seen.push_back(outcome_of(name + what, call));
+            };
+            note("mincore", [&] { return mincore(from, n, resident); });
+            note("msync", [&] { return msync(from, n, MS_ASYNC); });
+            note("munlock", [&] { return munlock(from, n); });
+            note("willneed", [&] { return madvise(from, n, MADV_WILLNEED); });
+            note("wake", [&] { return syscall(SYS_futex, from, 1, 1, 0, 0, 0); });
+            note("write", [&] { return write(ends[1], from + 100, n); });
+            while (read(ends[0], sink, sizeof sink) > 0) {
+            }
+            iovec two[2] = {{at, 10}, {from, n}};
+            note("writev", [&] { return writev(ends[1], two, 2); });
+            while (read(ends[0], sink, sizeof sink) > 0) {
+            }
+            (void)!write(ends[1], sink, 6 * page);
+            note("read", [&] { return read(ends[0], from, n); });
+            while (read(ends[0], sink, sizeof sink) > 0) {
+            }
+            iovec local{sink, n}, remote{from, n};
+            note("look", [&] { return process_vm_readv(self, &local, 1, &remote, 1, 0); });
+            note("access", [&] { return access(from, R_OK); });
+            note("open", [&] { return open(from, O_RDONLY); });
+        }
+        seen.push_back(next_memory(8));
+        return seen;
+    });
+}
+
+TEST_CASE("the program's memory by its own file shows what is mapped") {
+    same([] {
+        lines seen;
+        char* at = map(16);
+        std::memset(at, 1, 16 * page);
+        munmap(at + 4 * page, 4 * page);
+        const int memory = open("/proc/self/mem", O_RDONLY);
+        char byte;
+        for (std::size_t k = 0; k < 16; k += 3)
+            seen.push_back(outcome_of(std::to_string(k), [&] {
+                return pread(memory, &byte, 1, reinterpret_cast<off_t>(at + k * page));
+            }));
+        seen.push_back(next_memory(16));
+        close(memory);
+        return seen;
+    });
+}
+
+TEST_CASE("a program that limits its address space gets no more, and keeps working") {
+    ensure_cell();
+    same([] {
+        lines seen;
+        char* early = map(16);
+        std::memset(early, 5, 16 * page);
+        struct rlimit limit {};
+        getrlimit(RLIMIT_AS, &limit);
+        const struct rlimit before = limit;
+        limit.rlim_cur = std::size_t{4} << 30;
+        seen.push_back(outcome_of("limit", [&] { return setrlimit(RLIMIT_AS, &limit); }));
+        seen.push_back(show("too much", map((std::size_t{6} << 30) / page) != nullptr));
+        constexpr std::size_t piece = std::size_t{64} << 20;
+        std::vector<char*> all;
+        while (char* at = all.size() < 100 ? map(piece / page) : nullptr) all.push_back(at);
+        seen.push_back(show("all of it", all.size() == 100));
+        seen.push_back(show("some of it", all.size() > 20));
+        for (char* at : all) munmap(at, piece);
+        seen.push_back(show("kept", early[15 * page]));
+        seen.push_back(show("given back", munmap(early, 16 * page)));
+        seen.push_back(show("touch", touch(early, false)));
+        setrlimit(RLIMIT_AS, &before);
+        return seen;
+    });
+}
+
+TEST_CASE("memory watched by a userfaultfd is Linux's, also what was used before") {
+    const auto natively = [] {
+        lines seen;
+        char* used = map(64);
+        std::memset(used, 1, 64 * page);
+        munmap(used, 64 * page);
+        char* at = map(64);
+        const int watcher = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+        if (watcher < 0) return lines{"no userfaultfd"};
+        uffdio_api wanted{};
+        wanted.api = UFFD_API;
+        wanted.features = UFFD_FEATURE_SIGBUS;
+        seen.push_back(show("api", ioctl(watcher, UFFDIO_API, &wanted)));
+        uffdio_register watch{};
+        watch.range = {reinterpret_cast<std::uint64_t>(at), 64 * page};
+        watch.mode = UFFDIO_REGISTER_MODE_MISSING;
+        seen.push_back(show("register", ioctl(watcher, UFFDIO_REGISTER, &watch)));
+        unsigned missing = 0;
+        for (std::size_t k = 0; k < 64; k++) missing += touch(at + k * page, true) != 0;
+        seen.push_back(show("missing", missing));
+        munmap(at, 64 * page);
+        seen.push_back(next_memory(64));
+        close(watcher);
+        return seen;
+    };
+    same(natively);
+}
+
+TEST_CASE("who serves page faults may touch memory that nobody has touched before") {
+    const auto served = [] {
+        lines seen;
+        constexpr std::size_t far = std::size_t{1} << 30;
+        const auto reserve = [](std::size_t bytes) {
+            return static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        };
+        char* watched = reserve(2 * far);
+        char* table = reserve(8 * far);
+        const int watcher = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+        if (watcher < 0) return lines{"no userfaultfd"};
+        uffdio_api wanted{};
+        wanted.api = UFFD_API;
+        ioctl(watcher, UFFDIO_API, &wanted);
+        uffdio_register watch{};
+        watch.range = {reinterpret_cast<std::uint64_t>(watched), 2 * far};
+        watch.mode = UFFDIO_REGISTER_MODE_MISSING;
+        seen.push_back(show("register", ioctl(watcher, UFFDIO_REGISTER, &watch)));
+        constexpr int faults = 4;
+        std::thread server([=] {
+            static char filled[page];
+            for (int i = 0; i < faults; i++) {
+                uffd_msg message;
+                if (read(watcher, &message, sizeof message) != sizeof message) return;
+                table[static_cast<std::size_t>(i + 1) * far] = 1;
+                std::memset(filled, 'p', page);
+                uffdio_copy copy{};
+                copy.dst = message.arg.pagefault.address & ~std::uint64_t{page - 1};
+                copy.src = reinterpret_cast<std::uint64_t>(filled);
+                copy.len = page;
+                ioctl(watcher, UFFDIO_COPY, &copy);
+            }
+        });
+        std::string got;
+        for (int i = 0; i < faults; i++) got += static_cast<volatile char*>(watched)[i * page];
+        server.join();
+        seen.push_back(got);
+        close(watcher);
+        munmap(watched, 2 * far);
+        munmap(table, 8 * far);
+        return seen;
+    };
+    same(served);
 }
 
 namespace {
-        /// How much writable memory of its own the process has that Linux would write to a core
-        /// file, in MiB.
-        std::uint64_t dumpable() {
-            std::ifstream maps("/proc/self/smaps");
-            std::uint64_t sum = 0, size = 0;
-            bool writable = false;
-            for (std::string line; std::getline(maps, line);) {
-                unsigned long begin, end;
-                char permissions[5] = {};
-                if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, permissions) == 3) {
-                    writable = std::string_view(permissions) == "rw-p";
-                    size = end - begin;
-                } else if (line.starts_with("VmFlags:") && writable &&
-                           line.find(" dd") == std::string::npos) {
-                    sum += size;
-                }
-            }
-            return sum >> 20;
+/// How much writable memory of its own the process has that Linux would write to a core
+/// file, in MiB.
+std::uint64_t dumpable() {
+    std::ifstream maps("/proc/self/smaps");
+    std::uint64_t sum = 0, size = 0;
+    bool writable = false;
+    for (std::string line; std::getline(maps, line);) {
+        unsigned long begin, end;
+        char permissions[5] = {};
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, permissions) == 3) {
+            writable = std::string_view(permissions) == "rw-p";
+            size = end - begin;
+        } else if (line.starts_with("VmFlags:") && writable &&
+                   line.find(" dd") == std::string::npos) {
+            sum += size;
         }
+    }
+    return sum >> 20;
+}
 
 }  // namespace
 
 TEST_CASE("what libxos keeps in reserve is no part of a core file") {
-        const std::uint64_t natively = dumpable();
-        const std::uint64_t inside = in_cell([] {
-            char* at = map(16);
-            const std::uint64_t found = dumpable();
-            munmap(at, 16 * page);
-            return found;
-        });
-        // The trap stacks of all vCPUs that there may be, and what the arena has grown to.
-        CHECK(inside - natively < 256);
+    const std::uint64_t natively = dumpable();
+    const std::uint64_t inside = in_cell([] {
+        char* at = map(16);
+        const std::uint64_t found = dumpable();
+        munmap(at, 16 * page);
+        return found;
+    });
+    // The trap stacks of all vCPUs that there may be, and what the arena has grown to.
+    CHECK(inside - natively < 256);
 }
 
 TEST_CASE("a program cannot take libxos's own memory away") {
-        const std::string answers = in_cell([] {
-            // The vCPU's areas: the application's GS points there.
-            std::uint64_t gs;
-            asm("movq %%gs:0, %0" : "=r"(gs));
-            auto* own = reinterpret_cast<void*>(gs & ~std::uint64_t{4095});
-            std::string text;
-            text += outcome_of("munmap", [&] { return munmap(own, page); }) + " ";
-            text += outcome_of("mprotect", [&] { return mprotect(own, page, PROT_NONE); }) + " ";
-            text += outcome_of("discard", [&] { return madvise(own, page, MADV_DONTNEED); }) + " ";
-            text += outcome_of("over it", [&] {
-                void* r =
-                    mmap(own, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-                return r == MAP_FAILED ? -1 : 0;
-            });
-            return text;
+    const std::string answers = in_cell([] {
+        // The vCPU's areas: the application's GS points there.
+        std::uint64_t gs;
+        asm("movq %%gs:0, %0" : "=r"(gs));
+        auto* own = reinterpret_cast<void*>(gs & ~std::uint64_t{4095});
+        std::string text;
+        text += outcome_of("munmap", [&] { return munmap(own, page); }) + " ";
+        text += outcome_of("mprotect", [&] { return mprotect(own, page, PROT_NONE); }) + " ";
+        text += outcome_of("discard", [&] { return madvise(own, page, MADV_DONTNEED); }) + " ";
+        text += outcome_of("over it", [&] {
+            void* r = mmap(own, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+            return r == MAP_FAILED ? -1 : 0;
         });
-        CHECK(answers == "munmap=-1 EPERM mprotect=-1 EPERM discard=-1 EPERM over it=-1 EPERM");
+        return text;
+    });
+    CHECK(answers == "munmap=-1 EPERM mprotect=-1 EPERM discard=-1 EPERM over it=-1 EPERM");
 }
