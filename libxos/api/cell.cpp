@@ -15,7 +15,7 @@
 #include "libxos/api/rseq.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/arch/cpu.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
 
 namespace xos {
 

@@ -7,7 +7,8 @@
 #include "libxos/api/gateway.hpp"
 #include "libxos/api/zeroer.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/arena.hpp"
+#include "libxos/vm/arenas/arena.hpp"
+#include "libxos/vm/gateway.hpp"
 
 namespace xos::memory {
 

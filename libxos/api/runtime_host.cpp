@@ -2,9 +2,9 @@
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
-#include "libxos/vm/anonymous.hpp"
-#include "libxos/vm/heap.hpp"
-#include "libxos/vm/linux_memory.hpp"
+#include "libxos/vm/process/anonymous.hpp"
+#include "libxos/vm/process/break.hpp"
+#include "libxos/vm/process/linux_memory.hpp"
 
 namespace xos::api {
 

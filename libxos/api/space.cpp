@@ -5,7 +5,8 @@
 #include "libxos/api/errors.hpp"
 #include "libxos/api/gateway.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
+#include "libxos/vm/views/services.hpp"
 
 namespace xos {
 

@@ -2,7 +2,7 @@
 #include "libxos/base/text.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/syscall/table.hpp"
-#include "libxos/vm/arena.hpp"
+#include "libxos/vm/arenas/arena.hpp"
 
 namespace xos::api {
 

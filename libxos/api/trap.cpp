@@ -3,7 +3,7 @@
 
 #include "libxos/api/errors.hpp"
 #include "libxos/trap/handlers.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
 
 namespace xos {
 

@@ -7,7 +7,9 @@
 #include "libxos/api/gateway.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
+#include "libxos/vm/views/frame_pool.hpp"
+#include "libxos/vm/views/services.hpp"
 
 namespace xos::vm {
 

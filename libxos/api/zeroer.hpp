@@ -1,7 +1,7 @@
 // The thread that zeroes free memory of arenas.
 #pragma once
 
-#include "libxos/vm/arena.hpp"
+#include "libxos/vm/arenas/arena.hpp"
 
 namespace xos::api {
 

@@ -41,7 +41,7 @@ struct exit_hooks {
     refusal (*why_refused)(std::uint64_t address);
     /// Gives Linux the rights that the guest's own tables give.
     void (*show_memory)();
-    /// Makes all memory Linux's for good; see vm/linux_memory.hpp.
+    /// Makes all memory Linux's for good; see vm/process/linux_memory.hpp.
     void (*retire_memory)();
     /// Returns the first page of a range that the guest may not touch (or not write), or 0.
     std::uint64_t (*first_forbidden)(std::uint64_t begin, std::uint64_t length, bool write);

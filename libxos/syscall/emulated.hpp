@@ -57,7 +57,7 @@ bool is_traced_from_a_cell();
 // own_program_host.cpp
 long readlink(cell::context& c, const std::uint64_t* a);
 long readlinkat(cell::context& c, const std::uint64_t* a);
-// vm/memory_calls_host.cpp
+// vm/process/memory_calls_host.cpp
 long mmap(cell::context& c, const std::uint64_t* a);
 long munmap(cell::context& c, const std::uint64_t* a);
 long mprotect(cell::context& c, const std::uint64_t* a);
@@ -73,7 +73,7 @@ long set_mempolicy_home_node(cell::context& c, const std::uint64_t* a);
 long mseal(cell::context& c, const std::uint64_t* a);
 /// PR_SET_VMA
 long name_memory(cell::context& c, const std::uint64_t* a);
-// vm/lending_calls_host.cpp
+// vm/process/lending_calls_host.cpp
 long vmsplice(cell::context& c, const std::uint64_t* a);
 long io_uring_setup(cell::context& c, const std::uint64_t* a);
 long io_uring_enter(cell::context& c, const std::uint64_t* a);

@@ -1,4 +1,4 @@
-#include "libxos/vm/extent_cache.hpp"
+#include "libxos/vm/arenas/extent_cache.hpp"
 
 #include <catch2/catch.hpp>
 #include <cstring>

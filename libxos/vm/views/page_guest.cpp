@@ -1,8 +1,9 @@
 // Kernel side: one 4 KiB page of a view, without an exit and without a lock.
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/direct.hpp"
-#include "libxos/vm/spaces.hpp"
+#include "libxos/vm/views/direct.hpp"
+#include "libxos/vm/views/spaces.hpp"
+#include "libxos/vm/views/services.hpp"
 
 namespace xos::vm {
 

@@ -2,7 +2,7 @@
 // address space unless it says otherwise.
 #pragma once
 
-#include "libxos/vm/anonymous_edits.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
 
 namespace xos::vm {
 

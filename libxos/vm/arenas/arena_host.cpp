@@ -6,8 +6,8 @@
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/arena.hpp"
-#include "libxos/vm/view_edits.hpp"
+#include "libxos/vm/arenas/arena.hpp"
+#include "libxos/vm/views/view_edits.hpp"
 
 namespace xos::vm {
 

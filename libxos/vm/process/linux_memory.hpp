@@ -9,7 +9,7 @@
 // A process can also make all of its memory Linux's at once: see retire_arena().
 #pragma once
 
-#include "libxos/vm/anonymous.hpp"
+#include "libxos/vm/process/anonymous.hpp"
 
 namespace xos::vm {
 

@@ -2,8 +2,8 @@
 // edits. Under the address space's lock unless it says otherwise.
 #pragma once
 
-#include "libxos/vm/anonymous.hpp"
-#include "libxos/vm/view_edits.hpp"
+#include "libxos/vm/process/anonymous.hpp"
+#include "libxos/vm/views/view_edits.hpp"
 
 namespace xos::vm::anonymous {
 
@@ -20,7 +20,7 @@ inline memory::edit_lock& lock() {
 struct process_memory {
     /// How many pages of the arena Linux manages: usually none, which spares every search.
     std::uint64_t linux_pages = 0;
-    /// The kernel may still use pages that it was lent (vm/linux_memory.hpp).
+    /// The kernel may still use pages that it was lent (vm/process/linux_memory.hpp).
     bool lends_pages = false;
 };
 extern process_memory the_process_memory;

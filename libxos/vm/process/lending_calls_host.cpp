@@ -10,8 +10,8 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/kernel_abi.hpp"
 #include "libxos/syscall/emulated.hpp"
-#include "libxos/vm/heap.hpp"
-#include "libxos/vm/linux_memory.hpp"
+#include "libxos/vm/process/break.hpp"
+#include "libxos/vm/process/linux_memory.hpp"
 
 namespace xos::syscall {
 

@@ -2,7 +2,7 @@
 // can fail.
 #pragma once
 
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
 
 namespace xos::vm {
 

@@ -3,10 +3,10 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/memory/linux_mappings.hpp"
-#include "libxos/vm/anonymous_edits.hpp"
-#include "libxos/vm/heap.hpp"
-#include "libxos/vm/linux_memory.hpp"
-#include "libxos/vm/linux_pages.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
+#include "libxos/vm/process/break.hpp"
+#include "libxos/vm/process/linux_memory.hpp"
+#include "libxos/vm/process/linux_pages.hpp"
 
 namespace xos::vm {
 

@@ -2,8 +2,8 @@
 
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/local.hpp"
-#include "libxos/vm/anonymous.hpp"
-#include "libxos/vm/heap.hpp"
+#include "libxos/vm/process/anonymous.hpp"
+#include "libxos/vm/process/break.hpp"
 
 namespace xos::vm {
 

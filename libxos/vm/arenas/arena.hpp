@@ -17,9 +17,9 @@
 
 #include "libxos/base/bytes.hpp"
 #include "libxos/memory/buddy.hpp"
-#include "libxos/vm/extent_cache.hpp"
-#include "libxos/vm/large_extents.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/arenas/extent_cache.hpp"
+#include "libxos/vm/arenas/large_extents.hpp"
+#include "libxos/vm/views/views.hpp"
 
 namespace xos::vm {
 

@@ -2,8 +2,8 @@
 
 #include "libxos/base/errno.hpp"
 #include "libxos/syscall/local.hpp"
-#include "libxos/vm/anonymous_edits.hpp"
-#include "libxos/vm/heap.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
+#include "libxos/vm/process/break.hpp"
 
 namespace xos::vm {
 

@@ -5,8 +5,8 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
-#include "libxos/vm/anonymous_edits.hpp"
-#include "libxos/vm/heap.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
+#include "libxos/vm/process/break.hpp"
 
 namespace xos::vm::anonymous {
 

@@ -8,7 +8,7 @@
 
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
 
 extern "C" void xos_load_root_pvm(std::uint64_t root);
 

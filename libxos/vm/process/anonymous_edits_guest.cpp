@@ -4,7 +4,7 @@
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
-#include "libxos/vm/anonymous_edits.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
 
 namespace xos::vm::anonymous {
 

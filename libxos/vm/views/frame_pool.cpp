@@ -1,7 +1,7 @@
 // Used in both modes.
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/frame_pool.hpp"
 
 namespace xos::vm {
 

@@ -1,5 +1,5 @@
 // Used in both modes.
-#include "libxos/vm/view_edits.hpp"
+#include "libxos/vm/views/view_edits.hpp"
 
 #include "libxos/cell/cell.hpp"
 

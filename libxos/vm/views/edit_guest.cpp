@@ -5,8 +5,10 @@
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/spaces.hpp"
-#include "libxos/vm/view_edits.hpp"
+#include "libxos/vm/views/spaces.hpp"
+#include "libxos/vm/views/view_edits.hpp"
+#include "libxos/vm/views/frame_pool.hpp"
+#include "libxos/vm/views/services.hpp"
 
 namespace xos::vm {
 

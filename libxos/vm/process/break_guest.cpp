@@ -1,8 +1,8 @@
 #include <linux/mman.h>
 
 #include "libxos/arch/guest_area.hpp"
-#include "libxos/vm/anonymous_edits.hpp"
-#include "libxos/vm/heap.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
+#include "libxos/vm/process/break.hpp"
 
 namespace xos::vm {
 

@@ -1,9 +1,11 @@
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/errno.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/direct.hpp"
-#include "libxos/vm/spaces.hpp"
-#include "libxos/vm/view_edits.hpp"
+#include "libxos/vm/views/direct.hpp"
+#include "libxos/vm/views/spaces.hpp"
+#include "libxos/vm/views/view_edits.hpp"
+#include "libxos/vm/views/frame_pool.hpp"
+#include "libxos/vm/views/services.hpp"
 
 extern "C" void xos_load_root_pvm(std::uint64_t root);
 

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "libxos/arch/guest_area.hpp"
-#include "libxos/vm/views.hpp"
+#include "libxos/vm/views/views.hpp"
 
 namespace xos::vm {
 

@@ -14,10 +14,10 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/own_memory.hpp"
 #include "libxos/syscall/emulated.hpp"
-#include "libxos/vm/anonymous_edits.hpp"
-#include "libxos/vm/heap.hpp"
-#include "libxos/vm/linux_memory.hpp"
-#include "libxos/vm/linux_pages.hpp"
+#include "libxos/vm/process/anonymous_edits.hpp"
+#include "libxos/vm/process/break.hpp"
+#include "libxos/vm/process/linux_memory.hpp"
+#include "libxos/vm/process/linux_pages.hpp"
 
 namespace xos::syscall {
 

@@ -6,7 +6,8 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/program/sanitizers.hpp"
-#include "libxos/vm/spaces.hpp"
+#include "libxos/vm/views/spaces.hpp"
+#include "libxos/vm/views/frame_pool.hpp"
 
 namespace xos::vm {
 
