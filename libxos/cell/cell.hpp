@@ -11,7 +11,7 @@
 #include "libxos/cell/context.hpp"
 #include "libxos/kvm/call_device.hpp"
 #include "libxos/kvm/descriptor_limit.hpp"
-#include "libxos/kvm/vm.hpp"
+#include "libxos/kvm/machine.hpp"
 #include "libxos/memory/address_space.hpp"
 #include "libxos/program/policy.hpp"
 
@@ -101,7 +101,7 @@ struct cell_state {
     bool shares_descriptors = false;  ///< with its parent (CLONE_FILES), but not its memory
     kvm::descriptor_limit descriptor_limit;
     kvm::capabilities caps;
-    kvm::vm machine;
+    kvm::machine machine;
     kvm::call_device calls;       ///< attached: the transport is the kernel module
     bool reattach_calls = false;  ///< after a fork, the child attaches its VM too
     std::uint64_t forwarded[XOS_CALLS / 64] = {};

@@ -201,7 +201,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
     if (auto failed = build(options); !failed.ok()) {
         the_cell.calls.detach(the_cell.descriptors);
         the_cell.descriptors.close_all();
-        the_cell.machine = kvm::vm();
+        the_cell.machine = kvm::machine();
         the_cell.arena.release();
         release_contexts();
         the_cell.current = mode::automatic;

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kmod/xos_uapi.h"
-#include "libxos/kvm/vm.hpp"
+#include "libxos/kvm/machine.hpp"
 
 namespace xos::kvm {
 
@@ -13,7 +13,7 @@ class call_device {
   public:
     /// Fails, and changes nothing, when there is no usable module. `calls` has a bit for each call
     /// that the kernel may make.
-    base::outcome attach(descriptor_set& descriptors, const vm& machine, unsigned max_vcpus,
+    base::outcome attach(descriptor_set& descriptors, const machine& owner, unsigned max_vcpus,
                          const std::uint64_t (&calls)[XOS_CALLS / 64]);
     void detach(descriptor_set& descriptors);
     /// Leaves the device to another process, which has the same descriptors.

@@ -29,7 +29,7 @@ outcome check_version(int fd) {
 
 }  // namespace
 
-outcome call_device::attach(descriptor_set& descriptors, const vm& machine, unsigned max_vcpus,
+outcome call_device::attach(descriptor_set& descriptors, const machine& owner, unsigned max_vcpus,
                             const std::uint64_t (&calls)[XOS_CALLS / 64]) {
     long fd = raw_syscall(__NR_open, as_long("/dev/xos"), O_RDWR | O_CLOEXEC);
     if (fd >= 0) fd = descriptors.adopt(static_cast<int>(fd));
@@ -39,7 +39,7 @@ outcome call_device::attach(descriptor_set& descriptors, const vm& machine, unsi
     if (result.ok()) {
         xos_attach a{};
         a.abi_version = XOS_ABI_VERSION;
-        a.vm_fd = machine.fd();
+        a.vm_fd = owner.fd();
         a.max_vcpus = max_vcpus;
         a.port = XOS_PORT_SYSCALL;
         for (unsigned i = 0; i < XOS_CALLS / 64; i++) a.calls[i] = calls[i];

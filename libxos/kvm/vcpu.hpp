@@ -3,7 +3,7 @@
 
 #include "libxos/arch/registers.hpp"
 #include "libxos/kvm/call_device.hpp"
-#include "libxos/kvm/vm.hpp"
+#include "libxos/kvm/machine.hpp"
 
 namespace xos::kvm {
 
@@ -21,7 +21,7 @@ struct vcpu_setup {
 
 class vcpu {
   public:
-    base::outcome create(vm& machine, descriptor_set& descriptors, const capabilities& caps,
+    base::outcome create(machine& owner, descriptor_set& descriptors, const capabilities& caps,
                          unsigned id);
     base::outcome prepare(const capabilities& caps, const vcpu_setup& setup);
     /// Runs KVM_RUN through the kernel module, where the module cannot reach KVM's port bus.

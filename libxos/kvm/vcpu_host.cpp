@@ -72,10 +72,10 @@ outcome align_tsc(int fd) {
 
 }  // namespace
 
-outcome vcpu::create(vm& machine, descriptor_set& descriptors, const capabilities& caps,
+outcome vcpu::create(machine& owner, descriptor_set& descriptors, const capabilities& caps,
                      unsigned id) {
     const descriptor_set::room guard(descriptors);
-    long made = raw_syscall(__NR_ioctl, machine.fd(), KVM_CREATE_VCPU, id);
+    long made = raw_syscall(__NR_ioctl, owner.fd(), KVM_CREATE_VCPU, id);
     if (made >= 0) made = descriptors.adopt(static_cast<int>(made));
     if (made < 0) return {step::create_vcpu, static_cast<int>(-made)};
     number_ = static_cast<int>(made) + 1;
@@ -88,7 +88,7 @@ outcome vcpu::create(vm& machine, descriptor_set& descriptors, const capabilitie
     run_ = reinterpret_cast<kvm_run*>(page);
     long r = raw_syscall(__NR_ioctl, fd(), static_cast<long>(set_cpuid), as_long(&caps.cpuid));
     if (r < 0) return {step::set_cpuid, static_cast<int>(-r)};
-    return machine.begins_with_it() && caps.first_run_adds_thread ? run_first() : base::success;
+    return owner.begins_with_it() && caps.first_run_adds_thread ? run_first() : base::success;
 }
 
 outcome vcpu::prepare(const capabilities& caps, const vcpu_setup& setup) {

@@ -9,7 +9,7 @@
 #include <xos/types.hpp>
 
 #include "libxos/base/outcome.hpp"
-#include "libxos/kvm/vm.hpp"
+#include "libxos/kvm/machine.hpp"
 #include "libxos/memory/arena_frames.hpp"
 #include "libxos/memory/fork_locks.hpp"
 #include "libxos/memory/physical_space.hpp"
@@ -51,7 +51,7 @@ class address_space {
     address_space& operator=(const address_space&) = delete;
 
     /// Creates slot and mappings of the arena, and the root table.
-    base::outcome create(kvm::vm& machine, system_arena& arena, arena_visibility visibility);
+    base::outcome create(kvm::machine& machine, system_arena& arena, arena_visibility visibility);
 
     enum class chunk_result { added, already_there, not_user_memory, later, failed };
     /// Makes the chunk around `address` visible. `failure` says why it failed; `later` is only
@@ -100,7 +100,7 @@ class address_space {
 
     /// After fork: adds the same regions to a new VM. Page tables were copied with the rest of
     /// memory.
-    base::outcome attach_to(kvm::vm& machine);
+    base::outcome attach_to(kvm::machine& machine);
 
     // Under lock(): roots besides the main one, whose upper halves follow the main root's.
 
@@ -135,7 +135,7 @@ class address_space {
     bool end_pending(bool wait);
     bool set_executable_within(gva begin, std::uint64_t length, bool executable);
 
-    kvm::vm* machine_ = nullptr;
+    kvm::machine* machine_ = nullptr;
     system_arena* arena_ = nullptr;
     arena_frames frames_;
     paging::page_tables<arena_frames> tables_;
@@ -152,7 +152,7 @@ class address_space {
     struct {
         bool exists = false;
         region chunk;
-        kvm::vm::slot_request request;
+        kvm::machine::slot_request request;
     } pending_;
     static constexpr unsigned max_own = 8;
     struct {

@@ -12,7 +12,7 @@ using base::step;
 using paging::protection;
 using paging::status;
 
-outcome address_space::create(kvm::vm& machine, system_arena& arena, arena_visibility visibility) {
+outcome address_space::create(kvm::machine& machine, system_arena& arena, arena_visibility visibility) {
     machine_ = &machine;
     arena_ = &arena;
     long r = base::raw_syscall(__NR_mmap, 0, max_regions * sizeof(region), PROT_READ | PROT_WRITE,
@@ -116,7 +116,7 @@ address_space::chunk_result address_space::add_apart(const region& chunk, outcom
 /// Whether no slot is being added any more.
 bool address_space::end_pending(bool wait) {
     while (pending_.exists) {
-        if (__atomic_load_n(&pending_.request.result, __ATOMIC_ACQUIRE) == kvm::vm::in_progress) {
+        if (__atomic_load_n(&pending_.request.result, __ATOMIC_ACQUIRE) == kvm::machine::in_progress) {
             if (!wait) return false;
             base::raw_syscall(__NR_sched_yield);
             continue;
@@ -235,7 +235,7 @@ outcome address_space::add_frames(hva begin, std::uint64_t length, region& made)
     return s == status::ok ? base::success : outcome{step::page_tables, base::error::nomem};
 }
 
-outcome address_space::attach_to(kvm::vm& machine) {
+outcome address_space::attach_to(kvm::machine& machine) {
     machine_ = &machine;
     pending_.exists = false;  // the parent's
     for (unsigned i = 0; i < region_count_; i++) {

@@ -6,7 +6,7 @@
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/kvm/call_apart.hpp"
-#include "libxos/kvm/vm.hpp"
+#include "libxos/kvm/machine.hpp"
 
 namespace xos::kvm {
 
@@ -129,7 +129,7 @@ outcome probe_capabilities(capabilities& caps) {
     return result;
 }
 
-outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
+outcome machine::create(descriptor_set& descriptors, capabilities& caps) {
     const descriptor_set::room guard(descriptors);
     if (system_ < 0) {
         const long system = descriptors.adopt(static_cast<int>(open_system()));
@@ -154,12 +154,12 @@ outcome vm::create(descriptor_set& descriptors, capabilities& caps) {
     return base::success;
 }
 
-void vm::destroy(descriptor_set& descriptors) {
+void machine::destroy(descriptor_set& descriptors) {
     descriptors.close(fd_);
     forget();
 }
 
-outcome vm::add_slot(gpa guest, hva host, std::uint64_t length) {
+outcome machine::add_slot(gpa guest, hva host, std::uint64_t length) {
     kvm_userspace_memory_region region{slots_, 0, guest.value, length, host.value};
     long r = raw_syscall(__NR_ioctl, fd_, KVM_SET_USER_MEMORY_REGION, as_long(&region));
     if (r < 0) return {step::memory_slot, static_cast<int>(-r)};
@@ -167,7 +167,7 @@ outcome vm::add_slot(gpa guest, hva host, std::uint64_t length) {
     return base::success;
 }
 
-outcome vm::begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length) {
+outcome machine::begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length) {
     constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, set_mask = 2;
     request.region = {slots_, 0, guest.value, length, host.value};
     request.result = in_progress;
@@ -181,7 +181,7 @@ outcome vm::begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t
     return base::success;
 }
 
-outcome vm::end_slot(slot_request& request) {
+outcome machine::end_slot(slot_request& request) {
     raw_syscall(__NR_wait4, request.process, 0, __WALL, 0);
     if (request.result < 0) return {step::memory_slot, static_cast<int>(-request.result)};
     slots_++;

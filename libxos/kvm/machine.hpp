@@ -26,7 +26,7 @@ struct capabilities {
     bool first_run_adds_thread = false;
 };
 
-class vm {
+class machine {
   public:
     /// Opens /dev/kvm, checks what is needed, creates the VM. The device stays open: after a fork,
     /// the process may have lost the right to open it, or may not see it any more.
