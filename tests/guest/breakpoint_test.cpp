@@ -34,9 +34,10 @@ void count_signals() {
 TEST_CASE("no breakpoint is lost to a signal that comes first") {
     count_signals();
     const auto lost = same([] {
-        alarms = traps = 0;
+        alarms = 0;
+        traps = 0;
         int executed = 0;
-        timer(300, true);
+        timer(3000, true);
         while (alarms < 100) {
             asm volatile("int3");
             executed++;
@@ -52,7 +53,7 @@ TEST_CASE("no single step is lost to a signal that comes first") {
     const auto steps = same([] {
         alarms = 0;
         int least = 1 << 30, most = 0;
-        timer(1000, true);
+        timer(3000, true);
         while (alarms < 30) {
             traps = 0;
             asm volatile(
@@ -216,11 +217,12 @@ TEST_CASE("a probe does not mind signals") {
     count_signals();
     for (bool at_return : {false, true}) {
         same([at_return] {
-            alarms = traps = 0;
+            alarms = 0;
+            traps = 0;
             lines seen;
             for (probed function : all_probed) {
                 const int probe = set_probe(function, at_return);
-                timer(300, true);
+                timer(3000, true);
                 long wrong = 0, called = 0;
                 for (const int end = alarms + 20; alarms < end; called++)
                     wrong += function(called) != 3 * called + 1;

@@ -144,7 +144,7 @@ TEST_CASE("signals come between handlers that throw") {
     handle(SIGALRM, [](int) { alarms = alarms + 1; });
     const auto handler = on_fault(view, 1 << 20, throw_fault);
     const long wrong = in_cell([] {
-        timer(500, true);
+        timer(3000, true);
         long wrong = 0;
         while (alarms < 100)
             wrong += caught_from(reinterpret_cast<const volatile int*>(view.value)) != "fault";
