@@ -123,7 +123,7 @@ int main(int argc, char** argv) {
     } catch (const CLI::ParseError& e) {
         return app.exit(e) == 0 ? 0 : wrong_use;
     }
-    o.how.rounds = o.rounds ? o.rounds : o.how.unit == unit::time ? 51 : 5;
+    o.how.rounds = o.rounds ? o.rounds : o.how.unit == unit::time ? 51 : 9;
     try {
         check_suites(o);
         if (o.only_list) return list(o);

@@ -56,7 +56,7 @@ void add_options(CLI::App& app, options& o) {
         ->transform(CLI::CheckedTransformer(modes).description(""));
     app.add_option("--transport", o.transport, "How calls reach Linux: auto, exit, module")
         ->transform(CLI::CheckedTransformer(transports).description(""));
-    app.add_option("--rounds", o.rounds, "Rounds of each side; 51, or 5 for instructions")
+    app.add_option("--rounds", o.rounds, "Rounds of each side; 51, or 9 for instructions")
         ->check(CLI::PositiveNumber);
     app.add_option("--unit", o.how.unit,
                    "time, or instructions where the TSC counts those: on emulated machines")
