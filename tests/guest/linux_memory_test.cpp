@@ -97,11 +97,14 @@ TEST_CASE("no advice that this kernel knows stays with memory when it is unmappe
             char* at = map(16);
             std::memset(at, 7, 16 * page);
             const std::string name = "advice " + std::to_string(advice);
-            seen.push_back(outcome_of(name, [&] { return madvise(at, 8 * page, advice); }));
+            const std::string answer =
+                outcome_of(name, [&] { return madvise(at, 8 * page, advice); });
+            seen.push_back(answer);
             seen.push_back(looks(at, 16));
             seen.push_back(outcome_of("again", [&] { return madvise(at + page, page, advice); }));
             seen.push_back(outcome_of("unmap", [&] { return munmap(at, 16 * page); }));
-            seen.push_back(next_memory(16));
+            // Advice that is refused leaves nothing behind.
+            if (!answer.ends_with("EINVAL")) seen.push_back(next_memory(16));
         }
         return seen;
     });
