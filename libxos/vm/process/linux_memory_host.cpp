@@ -105,15 +105,11 @@ void tell_linux(arena& a, zero_pages what) {
 
 }  // namespace
 
-void advise_as_fresh(gva begin, std::uint64_t length) {
-    advise(begin, length, memory_arena().options().pager);
-}
-
 long map_fresh(gva begin, std::uint64_t length) {
     const long r = raw_syscall(__NR_mmap, as_long(begin), as_long(length), read_write,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     if (is_error(r)) return r;
-    advise_as_fresh(begin, length);
+    advise(begin, length, memory_arena().options().pager);
     return 0;
 }
 
