@@ -47,6 +47,16 @@ xos_continue_in_host:
         popq    %rbp
         ret
 
+// ---- a call's number and first five arguments, from R11
+.macro LOAD_CALL
+        movq    (%r11), %rax
+        movq    8(%r11), %rdi
+        movq    16(%r11), %rsi
+        movq    24(%r11), %rdx
+        movq    32(%r11), %r10
+        movq    40(%r11), %r8
+.endm
+
 // ---- long xos_forward(context*, const call*): makes the system call, unless a signal is waiting
 //
 // The call is {number, six arguments}. A signal may arrive between _check and _insn, or make the kernel
@@ -57,12 +67,7 @@ xos_forward:
         pushq   %rbx
         movq    %rdi, %rbx
         movq    %rsi, %r11
-        movq    (%r11), %rax
-        movq    8(%r11), %rdi
-        movq    16(%r11), %rsi
-        movq    24(%r11), %rdx
-        movq    32(%r11), %r10
-        movq    40(%r11), %r8
+        LOAD_CALL
         movq    48(%r11), %r9
 xos_forward_check:
         cmpl    $0, XOS_CONTEXT_SIGNALS_PENDING(%rbx)
@@ -83,12 +88,7 @@ xos_clone:
         pushq   %r12
         movq    %rsi, %r12
         movq    %rdi, %r11
-        movq    (%r11), %rax
-        movq    8(%r11), %rdi
-        movq    16(%r11), %rsi
-        movq    24(%r11), %rdx
-        movq    32(%r11), %r10
-        movq    40(%r11), %r8
+        LOAD_CALL
         syscall
         testq   %rax, %rax
         jnz     1f

@@ -206,8 +206,10 @@ void reveal(const cell::concealed_page& concealed) {
         return;
     }
     const bool grown = page - a.begin() < a.grown();
-    const long r = raw_syscall(__NR_mmap, as_long(page), page_size, grown ? read_write : PROT_NONE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    const long r =
+        grown ? map_fresh(page, page_size)
+              : raw_syscall(__NR_mmap, as_long(page), page_size, PROT_NONE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     if (is_error(r))
         cell::die(nullptr, "Linux took a page of the process arena and gives no memory back",
                   static_cast<std::uint64_t>(-r));

@@ -73,15 +73,16 @@ std::uint64_t mapped_length(const range& r) {
 
 /// Allocates the free pages of the range, for Linux to map something there.
 void take_free_pages(const range& r) {
-    arena& a = memory_arena();
-    for (gva p = r.begin; p < r.begin + r.length; p = p + page_size)
-        a.pages().take(a.page_of(p), 1);
+    const arena& a = memory_arena();
+    memory::buddy& pages = memory_arena().pages();
+    for (gva p = r.begin; p < r.begin + r.length; p = p + page_size) pages.take(a.page_of(p), 1);
 }
 /// Frees the pages that were not mapped after all.
 void give_back_unmapped(const range& r) {
     arena& a = memory_arena();
+    const memory::buddy& pages = a.pages();
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size) {
-        if (!is_mapped(entry_at(p))) a.give_back(p, page_size, a.pages().is_clean(a.page_of(p)));
+        if (!is_mapped(entry_at(p))) a.give_back(p, page_size, pages.is_clean(a.page_of(p)));
     }
 }
 
