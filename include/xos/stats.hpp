@@ -47,7 +47,7 @@ struct statistics {
                static_cast<unsigned>(syscall_path::count)>
         syscalls{};
     std::array<std::uint64_t, 32> exceptions{};  ///< by vector, taken in the guest
-    std::uint64_t chunks = 0;                    ///< memory slots added on first touch
+    std::uint64_t chunks = 0;   ///< pieces of 64 MiB of Linux's memory that the guest sees
     std::uint64_t hops = 0;     ///< times Linux resolved something in the guest's own state
     std::uint64_t signals = 0;  ///< handlers entered
     std::uint64_t vcpus = 0;    ///< vCPUs created

@@ -88,6 +88,7 @@ outcome map_own_image() {
     const bool executable = leaf && !any(leaf->flags & arch::entry_flags::no_execute);
     if (!executable && !the_cell.space().find_code(code))
         return {step::page_tables, base::error::nomem};
+    the_cell.space().keep_visible_chunks();
     return failure;
 }
 

@@ -37,20 +37,24 @@ class machine {
 
     int fd() const { return fd_; }
 
-    /// Adds a slot. Slots are never moved or deleted: deleting one drops every shadow page of the
-    /// VM.
+    /// Adds a slot; its number is the number of slots before.
     base::outcome add_slot(gpa guest, hva host, std::uint64_t length);
+    /// Has a slot serve other memory at the same guest-physical addresses. The guest must not map
+    /// them. KVM drops every translation of the VM for this, so it is nothing for a hot path.
+    base::outcome replace_slot(unsigned slot, gpa guest, hva host, std::uint64_t length);
 
-    /// Has a process of its own, which shares this one's memory, add the slot. KVM waits until
-    /// every vCPU has left a page fault that Linux is serving for it, and the calling thread may be
-    /// the one that serves it. `request` must stay valid until that process has ended.
+    /// Has a process of its own, which shares this one's memory, add the slot, or remove it if
+    /// `length` is 0. KVM waits until every vCPU has left a page fault that Linux is serving for it,
+    /// and the calling thread may be the one that serves it. `request` must stay valid until that
+    /// process has ended.
     struct slot_request {
         kvm_userspace_memory_region region;
         long result;  ///< in_progress until KVM has answered
         long process;
     };
     static constexpr long in_progress = 1;
-    base::outcome begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length);
+    base::outcome begin_slot(slot_request& request, unsigned slot, gpa guest, hva host,
+                             std::uint64_t length);
     /// To be called once there is a result.
     base::outcome end_slot(slot_request& request);
     unsigned slots() const { return slots_; }

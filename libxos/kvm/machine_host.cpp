@@ -2,6 +2,8 @@
 #include <linux/sched.h>
 #include <linux/wait.h>
 
+#include <initializer_list>
+
 #include "libxos/arch/cpu.hpp"
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
@@ -167,9 +169,20 @@ outcome machine::add_slot(gpa guest, hva host, std::uint64_t length) {
     return base::success;
 }
 
-outcome machine::begin_slot(slot_request& request, gpa guest, hva host, std::uint64_t length) {
+outcome machine::replace_slot(unsigned slot, gpa guest, hva host, std::uint64_t length) {
+    // KVM does not move a slot to other memory of the process in one step.
+    for (const std::uint64_t bytes : {std::uint64_t{0}, length}) {
+        kvm_userspace_memory_region region{slot, 0, guest.value, bytes, host.value};
+        const long r = raw_syscall(__NR_ioctl, fd_, KVM_SET_USER_MEMORY_REGION, as_long(&region));
+        if (r < 0) return {step::memory_slot, static_cast<int>(-r)};
+    }
+    return base::success;
+}
+
+outcome machine::begin_slot(slot_request& request, unsigned slot, gpa guest, hva host,
+                            std::uint64_t length) {
     constexpr long sharing = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, set_mask = 2;
-    request.region = {slots_, 0, guest.value, length, host.value};
+    request.region = {slot, 0, guest.value, length, host.value};
     request.result = in_progress;
     const std::uint64_t all = ~std::uint64_t{0};
     std::uint64_t before = 0;
@@ -184,7 +197,7 @@ outcome machine::begin_slot(slot_request& request, gpa guest, hva host, std::uin
 outcome machine::end_slot(slot_request& request) {
     raw_syscall(__NR_wait4, request.process, 0, __WALL, 0);
     if (request.result < 0) return {step::memory_slot, static_cast<int>(-request.result)};
-    slots_++;
+    if (request.region.slot == slots_) slots_++;
     return base::success;
 }
 

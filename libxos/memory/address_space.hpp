@@ -4,6 +4,10 @@
 // address space become one slot and 32 large-page entries. After that mmap, munmap, mprotect and
 // the like need no work here: the guest's tables say "present", Linux's say what is true, and KVM
 // follows Linux's through its MMU notifiers.
+//
+// KVM keeps up to 160 KiB of kernel memory for such a slot. A program may walk through terabytes of
+// addresses, so there is a limit to the number of chunks. Beyond it the oldest chunk's slot and
+// guest-physical addresses serve the new one; the old one becomes visible again when it is touched.
 #pragma once
 
 #include <xos/types.hpp>
@@ -22,11 +26,15 @@ inline constexpr std::uint64_t chunk_size = std::uint64_t{64} << 20;
 /// User addresses end one page below 2^47, and a slot must end there too.
 inline constexpr std::uint64_t user_end = (std::uint64_t{1} << 47) - page_size;
 
+/// The bytes of memory that the machine has; 0 if Linux does not say.
+std::uint64_t machine_memory();
+
 struct region {
     gva guest;
     gpa physical;
     hva host;
     std::uint64_t length;
+    bool can_be_recycled = false;  ///< a chunk that kernel-side code does not need
 };
 
 /// The flags of leaves over host-managed memory: Linux decides what the application really may do.
@@ -72,6 +80,10 @@ class address_space {
     bool find_code(gva address);
     /// Makes all code that Linux has mapped visible and executable at once.
     base::outcome reveal_code();
+
+    /// Chunks that are visible now stay so for good: kernel-side code touches them at any time.
+    /// Later ones are limited to twice the machine's memory, or 256 GiB.
+    void keep_visible_chunks();
 
     /// Keeps [begin, end), whole chunks, free of host-managed mappings.
     base::outcome exclude(gva begin, gva end);
@@ -125,13 +137,18 @@ class address_space {
 
     gpa root() const { return tables_.root(); }
     unsigned chunks() const { return chunks_; }
+    /// How often a chunk's slot was taken for another one.
+    std::uint64_t recycled() const { return recycled_; }
     edit_lock& lock() { return the_locks.editing; }
     paging::page_tables<arena_frames>& tables() { return tables_; }
 
   private:
+    /// The slot of a region has the region's number.
     base::outcome add_region(const region& r);
-    base::outcome add_mapped(const region& chunk);
-    chunk_result add_apart(const region& chunk, base::outcome& failure);
+    base::outcome add_mapped(region& chunk);
+    chunk_result add_apart(const region& chunk, unsigned slot, base::outcome& failure);
+    bool find_oldest_chunk(unsigned& found);
+    bool recycle_oldest_chunk(region& chunk, unsigned& slot);
     bool end_pending(bool wait);
     bool set_executable_within(gva begin, std::uint64_t length, bool executable);
 
@@ -142,7 +159,10 @@ class address_space {
     physical_space physical_;
     region* regions_ = nullptr;
     unsigned region_count_ = 0;
-    unsigned chunks_ = 0;
+    unsigned chunks_ = 0, most_chunks_ = max_regions;
+    std::uint64_t recycled_ = 0;
+    unsigned oldest_ = 0;  ///< where the search for the oldest chunk goes on
+    bool keeps_new_chunks_ = true;
     struct {
         gva begin, end;
     } exclusions_[max_exclusions];
@@ -151,6 +171,8 @@ class address_space {
     /// The chunk that a separate process is adding.
     struct {
         bool exists = false;
+        bool removes = false;  ///< the slot's old memory is being removed first
+        unsigned slot;
         region chunk;
         kvm::machine::slot_request request;
     } pending_;

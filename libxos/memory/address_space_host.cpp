@@ -1,5 +1,7 @@
 #include <linux/mman.h>
 
+#include <algorithm>
+
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/memory/address_space.hpp"
@@ -12,7 +14,21 @@ using base::step;
 using paging::protection;
 using paging::status;
 
-outcome address_space::create(kvm::machine& machine, system_arena& arena, arena_visibility visibility) {
+std::uint64_t machine_memory() {
+    struct {
+        long uptime;
+        unsigned long loads[3], total, free, shared, buffers, swap, free_swap;
+        unsigned short processes, padding;
+        unsigned long high, free_high;
+        unsigned unit;
+        char rest[4];
+    } info;
+    if (base::raw_syscall(__NR_sysinfo, base::as_long(&info)) != 0) return 0;
+    return std::uint64_t{info.total} * info.unit;
+}
+
+outcome address_space::create(kvm::machine& machine, system_arena& arena,
+                              arena_visibility visibility) {
     machine_ = &machine;
     arena_ = &arena;
     long r = base::raw_syscall(__NR_mmap, 0, max_regions * sizeof(region), PROT_READ | PROT_WRITE,
@@ -67,17 +83,59 @@ address_space::chunk_result address_space::add_chunk(gva address, outcome& failu
     }
     const std::uint64_t length = end - begin.value;
     const hva host{begin.value};
-    const region chunk{begin, physical_.allocate(host, length), host, length};
-    if (!chunk.physical.value) {
+    region chunk{begin, gpa{0}, host, length, !keeps_new_chunks_};
+    unsigned slot = region_count_;
+    if (chunks_ < most_chunks_ && region_count_ < max_regions)
+        chunk.physical = physical_.allocate(host, length);
+    if (!chunk.physical.value && !recycle_oldest_chunk(chunk, slot)) {
         failure = {step::physical_address_space, 0};
         return chunk_result::failed;
     }
-    if (adds_apart_) return add_apart(chunk, failure);
-    if (failure = add_region(chunk); failure.ok()) failure = add_mapped(chunk);
+    if (adds_apart_) return add_apart(chunk, slot, failure);
+    if (slot == region_count_) {
+        failure = add_region(chunk);
+    } else {
+        failure = machine_->replace_slot(slot, chunk.physical, chunk.host, chunk.length);
+        if (failure.ok()) regions_[slot] = chunk;
+    }
+    if (failure.ok()) failure = add_mapped(regions_[slot]);
     return failure.ok() ? chunk_result::added : chunk_result::failed;
 }
 
-outcome address_space::add_mapped(const region& chunk) {
+bool address_space::find_oldest_chunk(unsigned& found) {
+    for (unsigned n = 0; n < region_count_; n++) {
+        if (oldest_ >= region_count_) oldest_ = 0;
+        const unsigned candidate = oldest_++;
+        // Only a whole chunk has the addresses that another whole chunk needs.
+        if (!regions_[candidate].can_be_recycled || regions_[candidate].length != chunk_size)
+            continue;
+        found = candidate;
+        return true;
+    }
+    return false;
+}
+
+/// Gives the oldest chunk's slot and guest-physical addresses to `chunk`, which is not visible yet.
+bool address_space::recycle_oldest_chunk(region& chunk, unsigned& slot) {
+    if (chunk.length != chunk_size || !find_oldest_chunk(slot)) return false;
+    const region& old = regions_[slot];
+    // Removing the slot flushes what the vCPUs have cached.
+    (void)tables_.unmap(old.guest, old.length, [](gva, gpa, arch::level) {});
+    chunk.physical = old.physical;
+    chunks_--;
+    recycled_++;
+    return true;
+}
+
+void address_space::keep_visible_chunks() {
+    constexpr std::uint64_t least = std::uint64_t{256} << 30;
+    constexpr unsigned for_arenas = max_regions / 4;
+    const std::uint64_t wanted = std::max(least, 2 * machine_memory()) / chunk_size;
+    most_chunks_ = static_cast<unsigned>(std::min<std::uint64_t>(wanted, max_regions - for_arenas));
+    keeps_new_chunks_ = false;
+}
+
+outcome address_space::add_mapped(region& chunk) {
     for (std::uint64_t at = 0; at < chunk.length; at += large_page_size) {
         // The last chunk ends within a large page; the part that overlaps libxos's own memory is
         // mapped already.
@@ -85,7 +143,9 @@ outcome address_space::add_mapped(const region& chunk) {
         const std::uint64_t piece = left < large_page_size ? left : large_page_size;
         const status s = tables_.map(chunk.guest + at, chunk.physical + at, piece, not_code,
                                      arch::level::page_2m, accessed_and_dirty);
-        if (s != status::ok && s != status::occupied)
+        if (s == status::occupied)
+            chunk.can_be_recycled = false;
+        else if (s != status::ok)
             return {step::page_tables, base::error::nomem};
     }
     chunks_++;
@@ -93,13 +153,13 @@ outcome address_space::add_mapped(const region& chunk) {
     return base::success;
 }
 
-address_space::chunk_result address_space::add_apart(const region& chunk, outcome& failure) {
-    if (region_count_ == max_regions) {
-        failure = {step::memory_slot, base::error::nospc};
-        return chunk_result::failed;
-    }
+address_space::chunk_result address_space::add_apart(const region& chunk, unsigned slot,
+                                                     outcome& failure) {
     pending_.chunk = chunk;
-    if (failure = machine_->begin_slot(pending_.request, chunk.physical, chunk.host, chunk.length);
+    pending_.slot = slot;
+    pending_.removes = slot != region_count_;
+    const std::uint64_t length = pending_.removes ? 0 : chunk.length;
+    if (failure = machine_->begin_slot(pending_.request, slot, chunk.physical, chunk.host, length);
         !failure.ok())
         return chunk_result::failed;
     pending_.exists = true;
@@ -116,15 +176,26 @@ address_space::chunk_result address_space::add_apart(const region& chunk, outcom
 /// Whether no slot is being added any more.
 bool address_space::end_pending(bool wait) {
     while (pending_.exists) {
-        if (__atomic_load_n(&pending_.request.result, __ATOMIC_ACQUIRE) == kvm::machine::in_progress) {
+        if (__atomic_load_n(&pending_.request.result, __ATOMIC_ACQUIRE) ==
+            kvm::machine::in_progress) {
             if (!wait) return false;
             base::raw_syscall(__NR_sched_yield);
             continue;
         }
         pending_.exists = false;
         if (!machine_->end_slot(pending_.request).ok()) return true;
-        regions_[region_count_++] = pending_.chunk;
-        (void)add_mapped(pending_.chunk);
+        const region& chunk = pending_.chunk;
+        if (pending_.removes) {
+            pending_.removes = false;
+            pending_.exists = machine_
+                                  ->begin_slot(pending_.request, pending_.slot, chunk.physical,
+                                               chunk.host, chunk.length)
+                                  .ok();
+            continue;
+        }
+        regions_[pending_.slot] = chunk;
+        if (pending_.slot == region_count_) region_count_++;
+        (void)add_mapped(regions_[pending_.slot]);
     }
     return true;
 }
@@ -200,6 +271,10 @@ outcome address_space::exclude(gva begin, gva end) {
     host_edit editing(lock());
     if (exclusion_count_ == max_exclusions) return {step::reserve_memory, base::error::nospc};
     exclusions_[exclusion_count_++] = {begin, end};
+    for (unsigned i = 0; i < region_count_; i++) {
+        region& r = regions_[i];
+        if (r.guest < end && begin < r.guest + r.length) r.can_be_recycled = false;
+    }
     return base::success;
 }
 

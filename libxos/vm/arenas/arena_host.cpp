@@ -292,16 +292,7 @@ std::uint64_t share_of_limits() {
 }  // namespace
 
 std::uint64_t default_arena_bytes() {
-    struct {
-        long uptime;
-        unsigned long loads[3], total, free, shared, buffers, swap, free_swap;
-        unsigned short processes, padding;
-        unsigned long high, free_high;
-        unsigned unit;
-        char rest[4];
-    } info;
-    if (raw_syscall(__NR_sysinfo, as_long(&info)) != 0) return 0;
-    const std::uint64_t half = std::uint64_t{info.total} * info.unit / 2, most = share_of_limits();
+    const std::uint64_t half = memory::machine_memory() / 2, most = share_of_limits();
     return (half < most ? half : most) / memory::chunk_size * memory::chunk_size;
 }
 
