@@ -137,6 +137,9 @@ class arena {
     std::uint64_t trim_in_host(std::uint64_t keep);
     /// Zeroes one free block of at most `most` bytes; returns its size in bytes.
     std::uint64_t zero_some_in_host(std::uint64_t most);
+    /// The lock is optional. Puts new memory of Linux's in a part of the arena, whatever lies there.
+    /// On an error, which is Linux's and returned negative, nothing has changed.
+    long map_fresh(gva at, std::uint64_t bytes) const;
     bool wants_trim() const { return dirty_free_bytes() > options_.keep_dirty; }
     /// Under the lock: empties the caches. Returns whether a thread is about to put an extent into
     /// one.
@@ -154,8 +157,10 @@ class arena {
     bool grow_in_host(std::uint64_t bytes);
     base::outcome add_chunk(std::uint64_t bytes);
     void page_in(gva at, std::uint64_t bytes);
+    void discard_tables(gva at, std::uint64_t bytes);
     gva allocate_from_cache(std::uint64_t bytes, contents wanted);
     gva allocate_large(std::uint64_t bytes);
+    memory::buddy::preference preference_for(std::uint64_t bytes) const;
     bool empty_caches();
     bool empty_large();
 

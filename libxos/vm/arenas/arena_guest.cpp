@@ -13,6 +13,8 @@ namespace {
 constexpr std::uint64_t few_pages = 16;
 /// From here on it is faster to let Linux take the pages and provide new ones on first touch.
 constexpr std::uint64_t many_pages = 1024;
+/// Linux's page tables for so many windows of a large extent may stay.
+constexpr unsigned few_windows = 8;
 
 void discard_from_guest(gva begin, std::uint64_t bytes) {
     constexpr long dont_need = 4;
@@ -25,6 +27,13 @@ void discard_from_guest(gva begin, std::uint64_t bytes) {
 }
 
 }  // namespace
+
+/// Discards memory and Linux's page tables for it, which cost every later discard_from_guest() some.
+void arena::discard_tables(gva at, std::uint64_t bytes) {
+    long result = 0;
+    arch::in_host_from_kernel([&] { result = map_fresh(at, bytes); });
+    if (result != 0) discard_from_guest(at, bytes);
+}
 
 gva arena::take(std::uint64_t bytes, memory::buddy::preference first, bool& clean) {
     const std::uint64_t pages = bytes / page_size;
@@ -175,19 +184,29 @@ bool arena::free_to_cache(gva at, std::uint64_t bytes) {
     return true;
 }
 
+/// Dirty memory is taken first, so that Linux gets it back, unless there is little: Linux and KVM
+/// have page tables for it, which make discarding it expensive.
+memory::buddy::preference arena::preference_for(std::uint64_t bytes) const {
+    using enum memory::buddy::preference;
+    return dirty_free_bytes() < bytes / 8 ? clean : dirty;
+}
+
 gva arena::allocate_large(std::uint64_t bytes) {
     const std::uint64_t pages = bytes / page_size;
     gva at;
+    bool is_zero = false, has_tables = true;  // Linux may have page tables for much of it
     {
         memory::guest_edit editing(cell::the_cell.space().lock());
         if (!exists()) return gva{0};
         stale_translations stale;  // only of the way to a table, if a leaf replaces it
-        const large_extents::extent* kept = large_.take(pages);
-        bool clean = false;
-        at = kept ? address_of(kept->first) : take(bytes, memory::buddy::preference::dirty, clean);
+        large_extents::extent* const kept = large_.take(pages);
+        at = kept ? address_of(kept->first) : take(bytes, preference_for(bytes), is_zero);
         if (!at.value) return at;
         const std::uint64_t whole = bytes / large_page_size * large_page_size;
-        if (!kept) {
+        if (kept) {
+            has_tables = kept->ever_touched > few_windows;
+            if (has_tables) kept->ever_touched = 0;
+        } else {
             map_untouched_range(*view_, at, whole, frame_of(at), stale);
             pages_.set_used(page_of(at), pages);
             large_.add(page_of(at), pages);
@@ -197,7 +216,8 @@ gva arena::allocate_large(std::uint64_t bytes) {
                       arch::level::page_4k, stale);
         stale.flush();
     }
-    discard_from_guest(at, bytes);
+    if (!is_zero && has_tables) discard_tables(at, bytes);
+    if (!is_zero && !has_tables) discard_from_guest(at, bytes);
     return at;
 }
 
@@ -205,6 +225,7 @@ bool arena::keep_large(gva at, std::uint64_t bytes, stale_translations& stale) {
     large_extents::extent* const e = large_.exactly(page_of(at), bytes / page_size);
     if (!e) return false;
     large_extents::for_each_touched(*e, [&](std::uint64_t first) {
+        e->ever_touched++;
         const gva window = address_of(first);
         unmap_range(*view_, window, large_page_size, false, stale);
         map_untouched_range(*view_, window, large_page_size, frame_of(window), stale);

@@ -186,6 +186,15 @@ outcome arena::add_chunk(std::uint64_t bytes) {
     return base::success;
 }
 
+long arena::map_fresh(gva at, std::uint64_t bytes) const {
+    const long r = raw_syscall(__NR_mmap, static_cast<long>(at.value), static_cast<long>(bytes),
+                               PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    if (base::is_error(r)) return r;
+    advise(at, bytes, options_.pager);
+    return 0;
+}
+
 bool arena::grow_in_host(std::uint64_t bytes) {
     if (!exists() && (planned_ == 0 || !reserve_process_arena(options_).ok())) {
         planned_ = 0;

@@ -20,6 +20,7 @@ class large_extents {
     struct extent {
         std::uint64_t first = 0, count = 0;  ///< pages; count 0: nothing
         bool is_free = false;
+        unsigned ever_touched = 0;  ///< windows since Linux's memory there was new
         std::uint64_t touched[most_pages / window / 64] = {};
 
         bool contains(std::uint64_t page) const { return page - first < count; }

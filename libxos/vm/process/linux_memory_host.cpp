@@ -105,14 +105,6 @@ void tell_linux(arena& a, zero_pages what) {
 
 }  // namespace
 
-long map_fresh(gva begin, std::uint64_t length) {
-    const long r = raw_syscall(__NR_mmap, as_long(begin), as_long(length), read_write,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    if (is_error(r)) return r;
-    advise(begin, length, memory_arena().options().pager);
-    return 0;
-}
-
 void mark_as_linux(gva begin, std::uint64_t length, bool executable) {
     arena& a = memory_arena();
     const view& v = a.own_view();
@@ -207,7 +199,7 @@ void reveal(const cell::concealed_page& concealed) {
     }
     const bool grown = page - a.begin() < a.grown();
     const long r =
-        grown ? map_fresh(page, page_size)
+        grown ? a.map_fresh(page, page_size)
               : raw_syscall(__NR_mmap, as_long(page), page_size, PROT_NONE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     if (is_error(r))

@@ -6,10 +6,6 @@
 
 namespace xos::vm {
 
-/// The lock is optional. Puts new memory of Linux's in a part of the arena, whatever lies there. On
-/// an error, which is Linux's, nothing has changed.
-long map_fresh(gva begin, std::uint64_t length);
-
 /// Called after Linux has mapped something there, or has been told something about that memory.
 void mark_as_linux(gva begin, std::uint64_t length, bool executable);
 

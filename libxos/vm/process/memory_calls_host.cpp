@@ -127,7 +127,7 @@ long map_in_arena(context& c, const range& r, const std::uint64_t* a) {
 /// Carries out munmap of a part of the arena in which Linux manages something: new memory takes its
 /// place and belongs to the arena again.
 long unmap_in_arena(const range& r) {
-    if (const long error = map_fresh(r.begin, r.length)) return error;
+    if (const long error = memory_arena().map_fresh(r.begin, r.length)) return error;
     arena& a = memory_arena();
     memory::host_edit editing(lock());
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size) {
