@@ -87,7 +87,7 @@ void start(const cell_options& options) {
                                       .native_children = options.native_children});
     if (!failed.ok()) api::raise(failed);
     const char* quiet = std::getenv("XOS_QUIET");
-    the_cell.quiet = quiet && quiet == std::string_view("1");
+    the_cell.reports.quiet = quiet && quiet == std::string_view("1");
     the_cell.call_handler_outside = api::call_handler_outside;
 }
 
@@ -152,18 +152,18 @@ const char* name(transport t) noexcept {
 
 transport current_transport() noexcept {
     if (!the_cell.started) return transport::automatic;
-    return the_cell.calls.attached() ? transport::module : transport::exit;
+    return the_cell.calls.module.attached() ? transport::module : transport::exit;
 }
 
 std::string mode_reason() {
     if (!the_cell.started) return "the cell has not been started";
-    if (!the_cell.ring0_interpreted) return "ring 0 is executed natively here";
-    if (!the_cell.ring0_picoseconds)
+    if (!the_cell.ring0.interpreted) return "ring 0 is executed natively here";
+    if (!the_cell.ring0.picoseconds)
         return "the processor offers neither VMX nor SVM: its software KVM interprets ring 0";
     char text[160];
     std::snprintf(text, sizeof text,
                   "a ring-0 instruction takes %.0f ns here: this software KVM interprets ring 0",
-                  static_cast<double>(the_cell.ring0_picoseconds) / 1000);
+                  static_cast<double>(the_cell.ring0.picoseconds) / 1000);
     return text;
 }
 

@@ -55,8 +55,7 @@ bool parse_bytes(const char* text, std::size_t& bytes) {
 /// The arena that holds their stacks grows with the number of vCPUs.
 bool parse_vcpus(const char* text, cell::cell_options& options) {
     std::size_t count = 0;
-    if (!parse_bytes(text, count) || count == 0 || count > cell::cell_state::most_contexts)
-        return false;
+    if (!parse_bytes(text, count) || count == 0 || count > cell::context_pool::limit) return false;
     constexpr std::size_t each = std::size_t{112} << 10;
     if (count > options.max_vcpus) options.system_arena += (count - options.max_vcpus) * each;
     options.max_vcpus = static_cast<unsigned>(count);
@@ -108,11 +107,11 @@ int open_log(const char* name, const char* variable_name) {
     long fd = base::raw_syscall(__NR_open, base::as_long(name), flags, 0666);
     if (fd >= 0) fd = the_cell.descriptors.adopt(static_cast<int>(fd));
     if (fd >= 0) return static_cast<int>(fd);
-    if (the_cell.quiet) return -1;
+    if (the_cell.reports.quiet) return -1;
     base::text<1024> line;
     line << "xos: " << variable_name << ": " << name << " cannot be opened (errno ";
     line.dec(static_cast<unsigned>(-fd)) << "): this process does without it\n";
-    line.write_to(the_cell.report_fd);
+    line.write_to(the_cell.reports.fd);
     return -1;
 }
 
@@ -129,7 +128,7 @@ void print_statistics(const char*) {
     describe(
         collected(),
         [](const char* text, std::size_t n, void*) {
-            base::log_write(the_cell.report_fd, text, n);
+            base::log_write(the_cell.reports.fd, text, n);
         },
         nullptr);
 }
@@ -144,18 +143,18 @@ void append_statistics(const char* why) {
 void choose_statistics(const char* wanted) {
     if (is_off(wanted)) return;
     if (same(wanted, "1")) {
-        the_cell.at_exit = print_statistics;
+        the_cell.reports.at_exit = print_statistics;
         return;
     }
     const char* file = after(wanted, "json:");
     if (!file || !*file) give_up("XOS_STATS is neither 1 nor json:FILE", "", 0);
     statistics_fd = open_log(file, "XOS_STATS");
-    if (statistics_fd >= 0) the_cell.at_exit = append_statistics;
+    if (statistics_fd >= 0) the_cell.reports.at_exit = append_statistics;
 }
 
 void choose_trace(const char* wanted) {
     if (is_off(wanted)) return;
-    const int fd = same(wanted, "1") ? the_cell.report_fd : open_log(wanted, "XOS_TRACE");
+    const int fd = same(wanted, "1") ? the_cell.reports.fd : open_log(wanted, "XOS_TRACE");
     if (fd >= 0) syscall::start_trace(fd);
 }
 
@@ -196,7 +195,7 @@ wishes wishes_from(char** environment) {
         give_up("XOS_TRANSPORT is none of auto, exit, module", "", 0);
     }
     using problem = program::policy::problem;
-    switch (the_cell.exec.read(environment)) {
+    switch (the_cell.program.policy.read(environment)) {
         case problem::none:
             break;
         case problem::follow:
@@ -210,7 +209,7 @@ wishes wishes_from(char** environment) {
     }
     const char* quiet = variable(environment, "XOS_QUIET=");
     if (!is_off(quiet) && !same(quiet, "1")) give_up("XOS_QUIET is neither 0 nor 1", "", 0);
-    the_cell.quiet = !is_off(quiet);
+    the_cell.reports.quiet = !is_off(quiet);
     w.statistics = variable(environment, "XOS_STATS=");
     w.trace = variable(environment, "XOS_TRACE=");
     // The kernel module would answer calls that the trace does not see.
@@ -221,8 +220,8 @@ wishes wishes_from(char** environment) {
 bool start_cell(const wishes& w) {
     if (auto failed = start_runtime(w.options); !failed.ok()) {
         const auto text = cell::text_of(failed);
-        if (!the_cell.exec.falls_back) give_up(text.what, text.advice, failed.error);
-        if (the_cell.quiet) return false;
+        if (!the_cell.program.policy.falls_back) give_up(text.what, text.advice, failed.error);
+        if (the_cell.reports.quiet) return false;
         base::text<1024> line;
         line << "xos: process ";
         line.dec(static_cast<unsigned>(base::raw_syscall(__NR_getpid)))
@@ -233,7 +232,7 @@ bool start_cell(const wishes& w) {
     }
     // Programs close their standard error before they end; libxos's messages go to a copy.
     const long copy = base::raw_syscall(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 10);
-    the_cell.report_fd = copy < 0 ? -1 : the_cell.descriptors.adopt(static_cast<int>(copy));
+    the_cell.reports.fd = copy < 0 ? -1 : the_cell.descriptors.adopt(static_cast<int>(copy));
     choose_statistics(w.statistics);
     choose_trace(w.trace);
     return true;

@@ -38,8 +38,8 @@ struct trial {
 
 void record(trial& t, base::outcome result) {
     t.result = result;
-    t.ring0_picoseconds = cell::the_cell.ring0_picoseconds;
-    t.ring0_interpreted = cell::the_cell.ring0_interpreted;
+    t.ring0_picoseconds = cell::the_cell.ring0.picoseconds;
+    t.ring0_interpreted = cell::the_cell.ring0.interpreted;
     t.done = true;
 }
 

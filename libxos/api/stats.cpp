@@ -15,13 +15,13 @@ statistics stats() {
 
 std::uint64_t thread_exits() noexcept {
     const std::uint64_t gs = arch::read_gs_base();
-    for (unsigned i = 0; i < cell::the_cell.context_count; i++) {
+    for (unsigned i = 0; i < cell::the_cell.contexts.count; i++) {
         const cell::context& c = cell::the_cell.context_at(i);
         if (reinterpret_cast<std::uint64_t>(c.area) != gs &&
             reinterpret_cast<std::uint64_t>(&c) != gs) {
             continue;
         }
-        return c.runs;
+        return c.statistics.runs;
     }
     return 0;
 }

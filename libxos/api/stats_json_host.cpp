@@ -108,7 +108,7 @@ class writer {
 
 void program_name(writer& w) {
     // Used where Linux knows only the loader.
-    const auto& own = the_cell.program_path;
+    const auto& own = the_cell.program.path;
     if (*own) return void(w.key("program").value(own));
     char path[512];
     const long n =
@@ -149,7 +149,7 @@ void exceptions(writer& w, const statistics& s) {
 }
 
 void module_part(writer& w, const statistics& s) {
-    if (!the_cell.calls.attached()) return;
+    if (!the_cell.calls.module.attached()) return;
     w.key("module").open();
     w.field("vectors", s.vectors);
     w.field("interrupted", s.interrupted);
@@ -169,14 +169,14 @@ void describe_as_json(const statistics& s, const memory_inside& memory, const ch
     program_name(w);
     w.field("why", why);
     w.field("mode", cell::mode_name(the_cell.current));
-    w.field("transport", the_cell.calls.attached() ? "module" : "exit");
+    w.field("transport", the_cell.calls.module.attached() ? "module" : "exit");
     w.field("entries", s.entries);
     w.field("runs", s.runs);
     w.field("vcpus", s.vcpus);
     w.field("chunks", s.chunks);
     w.field("hops", s.hops);
     w.field("signals", s.signals);
-    w.field("programs_outside", the_cell.outside_starts);
+    w.field("programs_outside", the_cell.program.outside_starts);
     w.key("exits").open();
     for (unsigned k = 0; k < s.exits.size(); k++) w.field(exit_names[k], s.exits.data()[k]);
     w.close();

@@ -71,7 +71,7 @@ void system_calls(printer& p, const statistics& s) {
 }
 
 void module_rows(printer& p, const statistics& s) {
-    if (!the_cell.calls.attached()) return;
+    if (!the_cell.calls.module.attached()) return;
     line l;
     l << "xos: kernel module";
     p.print(l);
@@ -84,7 +84,7 @@ void module_rows(printer& p, const statistics& s) {
 
 void collect_module(statistics& s) {
     xos_statistics m;
-    if (!the_cell.calls.read_statistics(m)) return;
+    if (!the_cell.calls.module.read_statistics(m)) return;
     for (unsigned n = 0; n < XOS_CALLS; n++) {
         s.syscalls[static_cast<unsigned>(syscall_path::module)][n] += m.calls[n];
     }
@@ -94,16 +94,17 @@ void collect_module(statistics& s) {
 }
 
 void collect(statistics& s) {
-    for (unsigned i = 0; i < the_cell.context_count; i++) {
+    for (unsigned i = 0; i < the_cell.contexts.count; i++) {
         const cell::context& c = the_cell.context_at(i);
-        s.entries += c.entries;
-        s.runs += c.runs;
-        s.hops += c.hops;
-        s.signals += c.signals;
-        for (unsigned k = 0; k < s.exits.size(); k++) s.exits[k] += c.exits[k];
+        s.entries += c.statistics.entries;
+        s.runs += c.statistics.runs;
+        s.hops += c.statistics.hops;
+        s.signals += c.statistics.signals;
+        for (unsigned k = 0; k < s.exits.size(); k++) s.exits[k] += c.statistics.exits[k];
         for (unsigned n = 0; n < statistics::syscall_numbers; n++) {
-            s.syscalls[static_cast<unsigned>(syscall_path::exit)][n] += c.forwarded[n];
-            s.syscalls[static_cast<unsigned>(syscall_path::emulated)][n] += c.emulated[n];
+            s.syscalls[static_cast<unsigned>(syscall_path::exit)][n] += c.statistics.forwarded[n];
+            s.syscalls[static_cast<unsigned>(syscall_path::emulated)][n] +=
+                c.statistics.emulated[n];
             s.syscalls[static_cast<unsigned>(syscall_path::local)][n] +=
                 c.kernel_area->local_counts[n];
         }
@@ -113,7 +114,7 @@ void collect(statistics& s) {
         }
     }
     collect_module(s);
-    s.vcpus = the_cell.context_count;
+    s.vcpus = the_cell.contexts.count;
     s.chunks = the_cell.started ? the_cell.space().chunks() : 0;
 }
 
@@ -128,7 +129,7 @@ void describe(const statistics& s, sink out, void* to) {
     line l;
     (l << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
     l << ", mode " << cell::mode_name(the_cell.current) << ", transport "
-      << (the_cell.calls.attached() ? "module" : "exit");
+      << (the_cell.calls.module.attached() ? "module" : "exit");
     p.print(l);
     row(p, "entries", s.entries);
     row(p, "KVM_RUN", s.runs);
@@ -136,7 +137,7 @@ void describe(const statistics& s, sink out, void* to) {
     row(p, "memory chunks", s.chunks);
     row(p, "hops", s.hops);
     row(p, "signal handlers", s.signals);
-    row(p, "programs started outside", the_cell.outside_starts);
+    row(p, "programs started outside", the_cell.program.outside_starts);
     l << "xos: exits";
     p.print(l);
     for (unsigned k = 0; k < s.exits.size(); k++) {

@@ -7,9 +7,9 @@
 #include "libxos/api/gateway.hpp"
 #include "libxos/api/runtime.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views/views.hpp"
 #include "libxos/vm/views/frame_pool.hpp"
 #include "libxos/vm/views/services.hpp"
+#include "libxos/vm/views/views.hpp"
 
 namespace xos::vm {
 
@@ -57,7 +57,7 @@ gva reserve(std::size_t bytes, leaf smallest) {
     gva begin;
     // Host mode is needed because slots and reservations are Linux's business.
     const base::outcome failed = host_call([&] {
-        cell::the_cell.hides_memory = true;
+        cell::the_cell.guard.hides = true;
         if (auto none = reserve_frames(api::frame_arena_bytes()); !none.ok()) return none;
         return reserve_view(bytes, static_cast<arch::level>(smallest), begin);
     });

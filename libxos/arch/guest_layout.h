@@ -30,9 +30,9 @@
 
 /* Offsets in cell::context (host mode). */
 #define XOS_CONTEXT_LOOP_STACK 8
-#define XOS_CONTEXT_APPLICATION_RSP 16
-#define XOS_CONTEXT_SIGNALS_PENDING 24
-#define XOS_CONTEXT_HOPPING 32
+#define XOS_CONTEXT_APPLICATION_RSP 48
+#define XOS_CONTEXT_SIGNALS_PENDING 72
+#define XOS_CONTEXT_HOPPING 256
 #define XOS_CONTEXT_STRIDE 0x20000
 
 /* Ports: the guest's ways out. They lie in two bytes of the I/O bitmap. */

@@ -9,6 +9,7 @@
 #include "libxos/base/futex_lock.hpp"
 #include "libxos/base/outcome.hpp"
 #include "libxos/cell/context.hpp"
+#include "libxos/cell/probe.hpp"
 #include "libxos/kvm/call_device.hpp"
 #include "libxos/kvm/descriptor_limit.hpp"
 #include "libxos/kvm/machine.hpp"
@@ -83,60 +84,96 @@ struct trace_state {
     std::uint64_t cycles = 0, nanoseconds = 0;
 };
 
+/// Memory whose rights the guest's tables decide, while Linux allows everything there (vm/).
+struct memory_guard {
+    bool hides = false;  ///< has taken rights away that Linux still grants
+    gva begin;
+    std::uint64_t length = 0;
+
+    bool covers(std::uint64_t address) const { return gva{address} - begin < length; }
+};
+
+/// What every vCPU is set up with.
+struct guest_setup {
+    hva interrupt_table;
+    hva flush_page;                  ///< taken away and touched again to make KVM flush every vCPU
+    bool tags_translations = false;  ///< PCID
+    bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
+};
+
+struct context_pool {
+    static constexpr unsigned limit = 4096;
+    unsigned most = 0;
+    unsigned count = 0;
+    /// The value of GS on the kernel side, by context: kernel-side code may touch only memory that
+    /// is always mapped, and contexts are host memory.
+    arch::guest_area* areas[limit];
+};
+
+/// How forwarded calls reach Linux.
+struct call_transport {
+    kvm::call_device module;  ///< attached: the transport is the kernel module
+    std::uint64_t forwarded[XOS_CALLS / 64] = {};
+};
+
+/// What the cell writes on its own account.
+struct report_state {
+    int fd = 2;
+    bool quiet = false;  ///< writes no line on standard error about refused calls
+    void (*at_exit)(const char* why) = nullptr;  ///< writes statistics before exit_group and execve
+    /// The calls that already had a line that they were refused.
+    std::uint64_t refused[XOS_SYSCALL_TABLE / 64] = {};
+};
+
+/// The process's program, and those that it starts.
+struct program_state {
+    program::policy policy;
+    bool native_children = false;
+    /// How many programs were started outside because they cannot live in a cell.
+    std::uint32_t outside_starts = 0;
+    /// The right target of /proc/self/exe, if Linux does not know it; empty: Linux does.
+    char path[4096] = {};
+};
+
+/// What a forked child does not inherit: leave_parent() resets it.
+struct process_state {
+    static constexpr std::uint64_t still_running = ~std::uint64_t{0};
+    /// The exit status of the process's first thread, if it has ended before the others.
+    std::uint64_t leader_status = still_running;
+    bool shares_descriptors = false;  ///< with its parent (CLONE_FILES), but not its memory
+    bool had_module = false;          ///< the parent's VM was attached, and this one's shall be
+};
+
 struct cell_state {
     std::atomic<bool> started = false;
     std::atomic<bool> stale = false;  ///< forked in host mode: the VM is the parent's
     mode current = mode::automatic;
-    std::uint64_t ring0_picoseconds = 0;  ///< cost of a ring-0 instruction; 0: not measured
-    bool ring0_interpreted = false;
-    bool native_children = false;
-    bool hides_memory = false;  ///< has taken rights away that Linux still grants
-    /// The addresses where the guest's tables decide what is allowed, while Linux allows
-    /// everything.
-    gva guarded;
-    std::uint64_t guarded_length = 0;
-    bool tells_processor_number = false;  ///< LSL and RDPID see the guest's tables, not Linux's
+    ring0_cost ring0;
+    exit_hooks hooks{};
 
+    // The machine.
     kvm::descriptor_set descriptors;
-    bool shares_descriptors = false;  ///< with its parent (CLONE_FILES), but not its memory
-    kvm::descriptor_limit descriptor_limit;
     kvm::capabilities caps;
     kvm::machine machine;
-    kvm::call_device calls;       ///< attached: the transport is the kernel module
-    bool reattach_calls = false;  ///< after a fork, the child attaches its VM too
-    std::uint64_t forwarded[XOS_CALLS / 64] = {};
+    call_transport calls;
+    guest_setup guest;
+    context_pool contexts;
+
+    // Its memory.
     memory::system_arena arena;
     alignas(memory::address_space) unsigned char space_storage[sizeof(memory::address_space)];
-    bool tags_translations = false;  ///< PCID
-    hva interrupt_table;
-    hva flush_page;  ///< taken away and touched again to make KVM flush every vCPU
-    /// The value of GS on the kernel side, by context: kernel-side code may touch only memory that
-    /// is always mapped, and contexts are host memory.
-    static constexpr unsigned most_contexts = 4096;
-    arch::guest_area* areas[most_contexts];
+    memory_guard guard;
 
-    unsigned max_contexts = 0;
-    unsigned context_count = 0;
-
+    // What runs in it.
+    process_state process;
+    program_state program;
+    kvm::descriptor_limit descriptor_limit;
     signal_table actions;  ///< of every thread except the child of a vfork
-    exit_hooks hooks{};
-    void (*at_exit)(const char* why) = nullptr;  ///< writes statistics before exit_group and execve
     /// Runs a handler on a thread outside the cell, and tells the C++ API that one is running.
     void (*call_handler_outside)(void (*)(int, void*, void*), int, void*, void*) = nullptr;
-    /// The exit status of the process's first thread, if it has ended before the others.
-    static constexpr std::uint64_t still_running = ~std::uint64_t{0};
-    std::uint64_t leader_status = still_running;
-    int report_fd = 2;
-    trace_state trace;
-    bool quiet = false;  ///< writes no line on standard error about refused calls
-    /// The calls that already had such a line.
-    std::uint64_t refusals_reported[XOS_SYSCALL_TABLE / 64] = {};
 
-    program::policy exec;
-    /// How many programs were started outside because they cannot live in a cell.
-    std::uint32_t outside_starts = 0;
-    /// The right target of /proc/self/exe, if Linux does not know it; empty: Linux does.
-    char program_path[4096] = {};
+    report_state reports;
+    trace_state trace;
 
     memory::address_space& space() {
         return *std::launder(reinterpret_cast<memory::address_space*>(space_storage));

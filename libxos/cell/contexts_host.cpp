@@ -76,7 +76,7 @@ outcome make_memory(context& c) {
     c.kernel_area->is_ring3 = the_cell.is_ring3();
     c.kernel_area->root = the_cell.space().root().value;
     c.kernel_area->vcpu = c.id;
-    the_cell.areas[c.id] = c.kernel_area;
+    the_cell.contexts.areas[c.id] = c.kernel_area;
 
     auto& tables = first_page->tables;
     c.tables = &tables;
@@ -100,8 +100,8 @@ outcome make_vcpu(context& c) {
     const bool ring3 = the_cell.is_ring3();
     auto failed = c.cpu.prepare(
         the_cell.caps, {.cr3 = c.kernel_area->root,
-                        .tags_translations = the_cell.tags_translations,
-                        .idt = the_cell.interrupt_table.value,
+                        .tags_translations = the_cell.guest.tags_translations,
+                        .idt = the_cell.guest.interrupt_table.value,
                         .gdt = reinterpret_cast<std::uint64_t>(&page->tables.gdt),
                         .tss = reinterpret_cast<std::uint64_t>(&page->tables.tss),
                         .syscall_entry = address_of(ring3 ? xos_syscall_ring3 : xos_syscall_flat),
@@ -109,20 +109,14 @@ outcome make_vcpu(context& c) {
                         .kernel_gs_base = reinterpret_cast<std::uint64_t>(c.kernel_area),
                         .privilege = the_cell.current == mode::ring0 ? 0u : 3u,
                         .kernel_at_ring0 = the_cell.current != mode::pvm});
-    if (!failed.ok() || !the_cell.calls.attached()) return failed;
+    if (!failed.ok() || !the_cell.calls.module.attached()) return failed;
     const auto* frame = reinterpret_cast<const xos_frame*>(&c.kernel_area->pending);
-    if (the_cell.calls.runs_vcpus()) c.cpu.run_through(the_cell.calls, c.id);
-    return the_cell.calls.add_vcpu(c.id, frame);
+    if (the_cell.calls.module.runs_vcpus()) c.cpu.run_through(the_cell.calls.module, c.id);
+    return the_cell.calls.module.add_vcpu(c.id, frame);
 }
 
 void reset_for_thread(context& c) {
-    c.signals_pending = 0;
-    c.hopping = 0;
-    c.stepping = c.private_alternate = c.pass_to_linux = false;
-    c.shares_memory_only = c.handlers_cleared = c.native = false;
-    c.actions = &the_cell.actions;
-    c.table_lock = context::holding::nothing;
-    c.alternate = {0, ss::disable, 0, 0};
+    c.begin_thread(the_cell.actions);
     clear_poll(c);
     c.stop_at_once(false);
     if (c.kernel_area->space) {
@@ -146,7 +140,7 @@ outcome reserve_contexts(unsigned count) {
     base::raw_syscall(__NR_madvise, static_cast<long>(xos_contexts_begin), static_cast<long>(bytes),
                       MADV_DONTDUMP);
     xos_contexts_size = bytes;
-    the_cell.max_contexts = count;
+    the_cell.contexts.most = count;
     return base::success;
 }
 
@@ -167,7 +161,7 @@ void update_processor_number(context& c, std::uint32_t number) {
 }
 
 outcome remake_context(context& c) {
-    c.at_cpl0 = c.gs_unswapped = false;
+    c.stop = {};
     return make_vcpu(c);
 }
 
@@ -181,14 +175,14 @@ void release_contexts() {
 
 bool only_thread_inside() {
     unsigned inside = 0;
-    for (unsigned i = 0; i < the_cell.context_count; i++)
+    for (unsigned i = 0; i < the_cell.contexts.count; i++)
         inside += __atomic_load_n(&the_cell.context_at(i).busy, __ATOMIC_ACQUIRE) != 0;
     return inside == 1;
 }
 
 context* take_context(outcome& failure) {
     memory::held guard(memory::the_locks.contexts);
-    for (unsigned i = 0; i < the_cell.context_count; i++) {
+    for (unsigned i = 0; i < the_cell.contexts.count; i++) {
         context& c = the_cell.context_at(i);
         std::uint32_t free = 0;
         if (!__atomic_compare_exchange_n(&c.busy, &free, 1, false, __ATOMIC_ACQUIRE,
@@ -205,15 +199,15 @@ context* take_context(outcome& failure) {
         reset_for_thread(c);
         return &c;
     }
-    const unsigned id = the_cell.context_count;
-    if (id == the_cell.max_contexts) {
+    const unsigned id = the_cell.contexts.count;
+    if (id == the_cell.contexts.most) {
         failure = {step::too_many_vcpus, base::error::again};
         return nullptr;
     }
     if (failure = make_context(id); !failure.ok()) return nullptr;
     context& c = the_cell.context_at(id);
     c.busy = 1;
-    __atomic_store_n(&the_cell.context_count, id + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&the_cell.contexts.count, id + 1, __ATOMIC_RELEASE);
     reset_for_thread(c);
     return &c;
 }

@@ -15,17 +15,17 @@ outcome enter_guest() {
     outcome failure;
     context* c = take_context(failure);
     if (!c) return failure;
-    raw_syscall(__NR_sigaltstack, 0, as_long(&c->alternate));
-    if (c->alternate.flags & ss::onstack) {
+    raw_syscall(__NR_sigaltstack, 0, as_long(&c->signals.alternate));
+    if (c->signals.alternate.flags & ss::onstack) {
         release(*c);
         return {step::on_alternate_stack, base::error::busy};
     }
-    c->thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
-    c->host_gs_base = arch::read_gs_base();
+    c->thread.id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
+    c->thread.host_gs_base = arch::read_gs_base();
     c->area->fs_base = arch::read_fs_base();
     // From here on a signal is recorded for the guest, and there must be no alternate stack.
     arch::write_gs_base(reinterpret_cast<std::uint64_t>(c));
-    if (!(c->alternate.flags & ss::disable)) {
+    if (!(c->signals.alternate.flags & ss::disable)) {
         const kernel_stack off{0, ss::disable, 0, 0};
         raw_syscall(__NR_sigaltstack, as_long(&off), 0);
     }

@@ -17,7 +17,7 @@ struct extent {
 
 extent own_image() {
     // Unmodified programs are served by a library or a loader that is entirely libxos's.
-    if (the_cell.native_children) return {address_of(__ehdr_start), address_of(_end)};
+    if (the_cell.program.native_children) return {address_of(__ehdr_start), address_of(_end)};
     return {gva{address_of(xos_stubs_begin)}.align_down(page_size).value,
             gva{address_of(xos_stubs_end)}.align_up(page_size).value};
 }
@@ -34,7 +34,7 @@ bool overlaps_own_memory(gva begin, std::uint64_t length) {
     if (overlaps(the_cell.arena.begin().value, the_cell.arena.end().value)) return true;
     if (overlaps(xos_contexts_begin, xos_contexts_begin + xos_contexts_size)) return true;
     if (the_cell.space().overlaps_own(begin, length)) return true;
-    for (unsigned i = 0; i < the_cell.context_count; i++) {
+    for (unsigned i = 0; i < the_cell.contexts.count; i++) {
         const kvm::vcpu& cpu = the_cell.context_at(i).cpu;
         if (!cpu.exists()) continue;
         const std::uint64_t page = cpu.run_page_address();

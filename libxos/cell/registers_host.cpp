@@ -32,9 +32,10 @@ enum class resolved { no, yes, not_here };
 resolved resolve_syscall_stub(context& c, const syscall_stub& s, general_registers& r) {
     const auto& area = *c.kernel_area;
     if (r.rip < s.entry || r.rip >= s.forward_end) return resolved::not_here;
-    c.gs_unswapped = the_cell.is_ring3() &&
-                     (r.rip == s.entry || r.rip == address_of(xos_syscall_ring3_local_sysret) ||
-                      r.rip == address_of(xos_syscall_ring3_forward_sysret));
+    c.stop.gs_unswapped =
+        the_cell.is_ring3() &&
+        (r.rip == s.entry || r.rip == address_of(xos_syscall_ring3_local_sysret) ||
+         r.rip == address_of(xos_syscall_ring3_forward_sysret));
     if (r.rip >= s.tail && r.rip < s.tail_end) {
         restore_arguments(area, r);
         finish_call(area, r.rax, r);
@@ -60,7 +61,7 @@ resolved resolve_stubs(context& c, general_registers& r) {
         return resolved::yes;
     }
     if (r.rip == address_of(xos_return_swapped) || r.rip == address_of(xos_return_unswapped)) {
-        c.gs_unswapped = r.rip == address_of(xos_return_unswapped);
+        c.stop.gs_unswapped = r.rip == address_of(xos_return_unswapped);
         const auto* iret = reinterpret_cast<const std::uint64_t*>(r.rsp);
         r.rip = iret[0], r.rflags = iret[2], r.rsp = iret[3];
         return resolved::yes;
@@ -78,8 +79,8 @@ bool resolve(context& c, general_registers& r, bool in_kernel) {
 
 bool resolve_unknown(context& c, general_registers& r) {
     r = c.cpu.read_registers();
-    c.gs_unswapped = false;
-    c.at_cpl0 = the_cell.is_ring3() && (c.cpu.read_special().cs.selector & 3) == 0;
+    c.stop.gs_unswapped = false;
+    c.stop.at_cpl0 = the_cell.is_ring3() && (c.cpu.read_special().cs.selector & 3) == 0;
     // KVM would deliver the exception before whatever the guest is made to do next. The guest
     // enters the dispatcher now, which polls at its end.
     if (c.cpu.exception_in_flight()) return false;
@@ -90,7 +91,7 @@ bool resolve_unknown(context& c, general_registers& r) {
 
 bool application_registers(context& c, general_registers& r) {
     const auto& area = *c.kernel_area;
-    switch (c.where) {
+    switch (c.stop.where) {
         case position::application:
             r = c.cpu.read_registers();
             return true;
@@ -117,7 +118,7 @@ bool application_registers(context& c, general_registers& r) {
             return true;
         case position::trap:
         case position::trap_poll: {
-            const auto& asking = c.at_cpl0 ? *c.kernel_area : *c.area;
+            const auto& asking = c.stop.at_cpl0 ? *c.kernel_area : *c.area;
             r = arch::registers_of(*asking.frame);
             return resolve(c, r, asking.interrupted_kernel);
         }
@@ -131,8 +132,8 @@ bool application_registers(context& c, general_registers& r) {
 
 void resume_at(context& c, const general_registers& r) {
     c.area->in_kernel = c.kernel_area->in_kernel = 0;
-    c.where = position::application;
-    if (!c.at_cpl0) {
+    c.stop.where = position::application;
+    if (!c.stop.at_cpl0) {
         c.cpu.write_registers(r);
         return;
     }
@@ -145,12 +146,12 @@ void resume_at(context& c, const general_registers& r) {
     iret[3] = r.rsp;
     iret[4] = arch::selector::user_data;
     general_registers stub = r;
-    stub.rip = address_of(c.gs_unswapped ? xos_return_unswapped : xos_return_swapped);
+    stub.rip = address_of(c.stop.gs_unswapped ? xos_return_unswapped : xos_return_swapped);
     stub.rsp = reinterpret_cast<std::uint64_t>(iret);
     stub.rflags = arch::rflags::fixed;
     c.cpu.write_registers(stub);
-    c.where = position::unknown;
-    c.at_cpl0 = c.gs_unswapped = false;
+    c.stop.where = position::unknown;
+    c.stop.at_cpl0 = c.stop.gs_unswapped = false;
 }
 
 void request_poll(context& c) {

@@ -31,14 +31,14 @@ void vcpu_state(report& out, context& c) {
     const auto s = c.cpu.read_special();
     out << "\nxos: vCPU ";
     out.dec(c.id) << ", thread ";
-    out.dec(c.thread_id) << ", CPL ";
+    out.dec(c.thread.id) << ", CPL ";
     out.dec(s.cs.selector & 3u) << ", cr2 ";
     out.hex(s.cr2) << ", cr3 ";
     out.hex(s.cr3);
     registers(out, c.cpu.read_registers());
     out << "\nxos: last exits, newest first (reason/port result detail):";
-    for (unsigned i = 0; i < 8 && i < c.recent_next; i++) {
-        const last_exit& e = c.recent[(c.recent_next - 1 - i) % 8];
+    for (unsigned i = 0; i < 8 && i < c.recent.next; i++) {
+        const last_exit& e = c.recent.exits[(c.recent.next - 1 - i) % 8];
         out << "\nxos:   ";
         out.dec(e.reason) << "/";
         out.hex(e.port) << " ";
@@ -65,7 +65,7 @@ void surroundings(report& out, context* c) {
 /// Like abort(3): the default action, with the signal unblocked.
 [[noreturn]] void end_process(report& out) {
     out << "\n";
-    out.write_to(the_cell.report_fd);
+    out.write_to(the_cell.reports.fd);
     kernel_sigaction standard{0, 0, 0, 0};
     base::raw_syscall(__NR_rt_sigaction, sig_abort, base::as_long(&standard), 0, 8);
     std::uint64_t none = 0;
@@ -109,10 +109,7 @@ void die_in_host(context* c, int signal, const kernel_siginfo& info, const kerne
 }
 
 void context::clear_statistics() {
-    entries = runs = hops = signals = 0;
-    base::zero_bytes(exits, sizeof exits);
-    base::zero_bytes(forwarded, sizeof forwarded);
-    base::zero_bytes(emulated, sizeof emulated);
+    base::zero_bytes(&statistics, sizeof statistics);
     if (!area) return;
     base::zero_bytes(kernel_area->local_counts, sizeof kernel_area->local_counts);
     base::zero_bytes(area->exceptions, sizeof area->exceptions);

@@ -11,9 +11,9 @@ namespace xos::cell {
 namespace {
 
 void stopped_at(context& c, position where, bool at_cpl0) {
-    c.where = where;
-    c.at_cpl0 = at_cpl0;
-    c.gs_unswapped = false;
+    c.stop.where = where;
+    c.stop.at_cpl0 = at_cpl0;
+    c.stop.gs_unswapped = false;
 }
 
 /// getcpu(2) in the vDSO reads the limit of a segment, or TSC_AUX, both of which are the guest's
@@ -33,9 +33,9 @@ void leave_guest(context& c) {
     std::uint64_t all = ~std::uint64_t{0}, mask = 0;
     base::raw_syscall(__NR_rt_sigprocmask, 2, base::as_long(&all), base::as_long(&mask), 8);
     // While a signal waits, the kernel's mask is full and signal_mask is the application's.
-    if (c.signals_pending) mask = c.signal_mask;
+    if (c.signals.pending) mask = c.signals.mask;
     arch::write_fs_base(c.area->fs_base);
-    arch::write_gs_base(c.host_gs_base);
+    arch::write_gs_base(c.thread.host_gs_base);
     c.kernel_area->holds_translations = 0;
     the_cell.hooks.leaving(c);
     xos_continue_in_host(c.area->leave_rsp, &c.busy, mask);
@@ -144,7 +144,7 @@ void handle_error(context& c, long error) {
         case 4:  // EINTR: a signal, or immediate_exit
             stopped_at(c, position::unknown, false);
             c.count(exit_kind::signal);
-            if (the_cell.calls.attached()) the_cell.hooks.interrupted(c);
+            if (the_cell.calls.module.attached()) the_cell.hooks.interrupted(c);
             return;
         case 14:  // EFAULT: no address comes with it
             stopped_at(c, position::unknown, false);
@@ -162,13 +162,13 @@ void handle_error(context& c, long error) {
 
 void run_loop(context& c) {
     for (;;) {
-        if (c.signals_pending) the_cell.hooks.signals(c);
-        c.runs++;
-        if (the_cell.tells_processor_number) tell_processor_number(c);
+        if (c.signals.pending) the_cell.hooks.signals(c);
+        c.statistics.runs++;
+        if (the_cell.guest.tells_processor_number) tell_processor_number(c);
         // A vCPU that wants a flush sets the flag before it checks whether this one holds
         // translations.
         __atomic_exchange_n(&c.kernel_area->holds_translations, 1, __ATOMIC_SEQ_CST);
-        if (c.kernel_area->flush_wanted && c.where != position::system_call) [[unlikely]]
+        if (c.kernel_area->flush_wanted && c.stop.where != position::system_call) [[unlikely]]
             flush_translations(c);
         const long result = c.cpu.run();
         const kvm_run& page = c.cpu.run_page();
@@ -193,9 +193,9 @@ extern "C" {
     using namespace xos;
     arch::general_registers r;
     r.rip = cell::address_of(xos_resume_in_guest);
-    r.rsp = c->application_rsp;
+    r.rsp = c->thread.application_rsp;
     r.rflags = arch::rflags::fixed | arch::rflags::interrupt;
-    c->entries++;
+    c->statistics.entries++;
     cell::resume_at(*c, r);
     cell::run_loop(*c);
 }
@@ -205,10 +205,10 @@ extern "C" {
 [[noreturn]] void xos_begin_thread(xos::cell::context* c) {
     using namespace xos;
     arch::write_gs_base(reinterpret_cast<std::uint64_t>(c));
-    c->thread_id = static_cast<std::uint32_t>(base::raw_syscall(__NR_gettid));
-    c->entries++;
-    if (c->handlers_cleared) cell::take_over_signals(*c->actions);
-    std::uint64_t mask = c->signal_mask;
+    c->thread.id = static_cast<std::uint32_t>(base::raw_syscall(__NR_gettid));
+    c->statistics.entries++;
+    if (c->thread.handlers_cleared) cell::take_over_signals(*c->signals.actions);
+    std::uint64_t mask = c->signals.mask;
     base::raw_syscall(__NR_rt_sigprocmask, 2, base::as_long(&mask), 0, 8);
     cell::run_loop(*c);
 }

@@ -38,17 +38,17 @@ outcome choose_mode(mode wanted, kvm::vcpu& cpu) {
             return failed;
         }
         interpreted = cost.interpreted;
-        the_cell.ring0_picoseconds = cost.picoseconds;
+        the_cell.ring0.picoseconds = cost.picoseconds;
     }
-    the_cell.ring0_interpreted = interpreted;
+    the_cell.ring0.interpreted = interpreted;
     if (interpreted && (wanted == mode::ring0 || wanted == mode::ring3)) {
         return {step::mode_needs_hardware, base::error::opnotsupp};
     }
     if (!interpreted && wanted == mode::pvm)
         return {step::mode_needs_software_kvm, base::error::opnotsupp};
     the_cell.current = wanted != mode::automatic ? wanted : interpreted ? mode::pvm : mode::ring0;
-    the_cell.tells_processor_number = !interpreted;
-    the_cell.tags_translations = !interpreted && the_cell.caps.process_context_ids;
+    the_cell.guest.tells_processor_number = !interpreted;
+    the_cell.guest.tags_translations = !interpreted && the_cell.caps.process_context_ids;
     return base::success;
 }
 
@@ -64,7 +64,7 @@ outcome make_interrupt_table() {
         const unsigned privilege = v == arch::vector_breakpoint || v == 4 ? 3 : 0;
         gates[v] = arch::gate(address_of(vectors) + 16 * v, ist_of(v), privilege);
     }
-    the_cell.interrupt_table = page;
+    the_cell.guest.interrupt_table = page;
     return base::success;
 }
 
@@ -96,8 +96,8 @@ outcome map_own_image() {
 outcome choose_transport(transport wanted) {
     auto& cell = the_cell;
     if (wanted == transport::exit) return base::success;
-    auto failed =
-        cell.calls.attach(cell.descriptors, cell.machine, cell.max_contexts, cell.forwarded);
+    auto failed = cell.calls.module.attach(cell.descriptors, cell.machine, cell.contexts.most,
+                                           cell.calls.forwarded);
     return wanted == transport::module ? failed : base::success;
 }
 
@@ -108,7 +108,7 @@ outcome build(const cell_options& options) {
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     unsigned count = options.max_vcpus;
     if (count > cell.caps.max_vcpus) count = cell.caps.max_vcpus;
-    if (count > cell.most_contexts) count = cell.most_contexts;
+    if (count > cell.contexts.limit) count = cell.contexts.limit;
     const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context;
     const std::size_t needed = kernel_bytes + count * user_bytes_per_context + 2 * large_page_size;
     if (count == 0 || needed > options.system_arena || options.system_arena >= memory::user_end)
@@ -130,14 +130,14 @@ outcome build(const cell_options& options) {
         return failed;
     }
     if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
-    base::copy_bytes(cell.forwarded, options.forwarded, sizeof cell.forwarded);
-    cell.native_children = options.native_children;
+    base::copy_bytes(cell.calls.forwarded, options.forwarded, sizeof cell.calls.forwarded);
+    cell.program.native_children = options.native_children;
     if (auto failed = choose_transport(options.transport); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
-    cell.flush_page = cell.arena.allocate_kernel(page_size);
-    if (!cell.flush_page.value) return {step::reserve_memory, base::error::nomem};
+    cell.guest.flush_page = cell.arena.allocate_kernel(page_size);
+    if (!cell.guest.flush_page.value) return {step::reserve_memory, base::error::nomem};
     if (auto failed = make_context(0); !failed.ok()) return failed;
-    cell.context_count = 1;
+    cell.contexts.count = 1;
     return base::success;
 }
 
@@ -200,13 +200,13 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
         return {step::inside_a_cell, base::error::opnotsupp};
     the_cell.hooks = hooks;
     if (auto failed = build(options); !failed.ok()) {
-        the_cell.calls.detach(the_cell.descriptors);
+        the_cell.calls.module.detach(the_cell.descriptors);
         the_cell.descriptors.close_all();
         the_cell.machine = kvm::machine();
         the_cell.arena.release();
         release_contexts();
         the_cell.current = mode::automatic;
-        the_cell.context_count = 0;
+        the_cell.contexts.count = 0;
         return failed;
     }
     take_over_signals(the_cell.actions);
@@ -216,31 +216,31 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
 
 void leave_parent(context* survivor, descriptor_table table) {
     auto& cell = the_cell;
-    cell.shares_descriptors = table == descriptor_table::shared;
+    cell.process = {.shares_descriptors = table == descriptor_table::shared,
+                    .had_module = cell.calls.module.attached()};
     memory::the_locks.reset();
     cell.actions.lock.reset();
-    if (survivor && survivor->actions != &cell.actions) {
-        cell.actions.copy_from(*survivor->actions);
-        survivor->actions = &cell.actions;
+    if (survivor && survivor->signals.actions != &cell.actions) {
+        cell.actions.copy_from(*survivor->signals.actions);
+        survivor->signals.actions = &cell.actions;
     }
-    for (unsigned i = 0; i < cell.context_count; i++) {
+    for (unsigned i = 0; i < cell.contexts.count; i++) {
         context& c = cell.context_at(i);
         c.clear_statistics();
         if (&c != survivor) release(c);
     }
-    const bool parents = table == descriptor_table::shared;
-    for (unsigned i = 0; i < cell.context_count; i++) {
+    const bool parents = cell.process.shares_descriptors;
+    for (unsigned i = 0; i < cell.contexts.count; i++) {
         kvm::vcpu& cpu = cell.context_at(i).cpu;
         if (!parents) cell.descriptors.close(cpu.fd());
         cpu.forget(cell.caps);
     }
-    cell.reattach_calls = cell.calls.attached();
     if (parents) {
         cell.machine.forget();
-        cell.calls.forget();
+        cell.calls.module.forget();
     } else {
         cell.machine.destroy(cell.descriptors);
-        cell.calls.detach(cell.descriptors);
+        cell.calls.module.detach(cell.descriptors);
     }
 }
 
@@ -249,7 +249,7 @@ outcome make_own_machine(context* survivor) {
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
     // A child that may no longer open /dev/xos, or has no descriptor left, works without it.
-    if (cell.reattach_calls) (void)choose_transport(transport::automatic);
+    if (cell.process.had_module) (void)choose_transport(transport::automatic);
     // The other contexts get a vCPU of the new VM when they are taken.
     if (survivor) {
         if (auto failed = remake_context(*survivor); !failed.ok()) return failed;
@@ -259,12 +259,12 @@ outcome make_own_machine(context* survivor) {
 }
 
 void close_own_descriptors() {
-    for (unsigned i = 0; i < the_cell.context_count; i++) {
+    for (unsigned i = 0; i < the_cell.contexts.count; i++) {
         if (the_cell.context_at(i).cpu.exists())
             the_cell.descriptors.close(the_cell.context_at(i).cpu.fd());
     }
     the_cell.machine.destroy(the_cell.descriptors);
-    the_cell.calls.detach(the_cell.descriptors);
+    the_cell.calls.module.detach(the_cell.descriptors);
 }
 
 }  // namespace xos::cell

@@ -109,7 +109,7 @@ bool names_process_by_file() {
     *words++ = c.name;
     for (unsigned i = c.own_arguments + 1; i < own.argument_count; i++) *words++ = own.arguments[i];
     *words = nullptr;
-    const char* itself = cell::the_cell.exec.loader;
+    const char* itself = cell::the_cell.program.policy.loader;
     if (!*itself) itself = reinterpret_cast<const char*>(own.value(AT_EXECFN));
     const long r = raw_syscall(__NR_execve, as_long(itself), memory, as_long(own.environment));
     api::give_up("the loader cannot execute itself for a script", itself, static_cast<int>(-r));
@@ -171,11 +171,11 @@ void path_of(int fd, char (&path)[program::program_file::path_size]) {
     const loader::image* dynamic = *found.linker ? &linker : nullptr;
     if (c.descriptor >= 0) raw_syscall(__NR_close, c.descriptor);
 
-    cell::the_cell.exec.hide(own.environment);
+    cell::the_cell.program.policy.hide(own.environment);
     const auto program = loader::pass_on(
         own,
         {.program = main, .linker = dynamic, .name = c.name, .own_arguments = c.own_arguments});
-    auto& own_path = cell::the_cell.program_path;
+    auto& own_path = cell::the_cell.program.path;
     path_of(found.fd, own_path);
     const bool by_file = c.unnamed && names_process_by_file();
     // Where Linux still says that this is the loader, libxos answers in its place.

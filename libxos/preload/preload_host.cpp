@@ -11,7 +11,7 @@ using namespace xos;
     Elf64_auxv_t* const auxiliary = api::auxiliary_behind(environment);
     const api::wishes wishes = api::wishes_from(environment);
     const bool in_cell = api::start_cell(wishes);
-    program::close_gap(environment, cell::the_cell.exec.hide(environment));
+    program::close_gap(environment, cell::the_cell.program.policy.hide(environment));
     if (!in_cell) return;
     api::give_up_rseq();
     api::hide_rseq(auxiliary);

@@ -30,7 +30,7 @@ bool names_own_descriptor(const entry& call, const std::uint64_t* arguments, uns
 }
 
 bool is_guarded(std::uint64_t address) {
-    return gva{address} - the_cell.guarded < the_cell.guarded_length;
+    return the_cell.guard.covers(address);
 }
 
 /// struct user_msghdr (Linux, include/linux/socket.h) and mmsghdr.
@@ -185,7 +185,7 @@ void entrust_arguments(const std::uint64_t* arguments) {
 [[gnu::noinline]] long look_and_forward(context& c, const std::uint64_t* call, looked_at what) {
     const auto number = static_cast<unsigned>(call[0]);
     if (what.unknown) {
-        if (the_cell.guarded_length) entrust_arguments(call + 1);
+        if (the_cell.guard.length) entrust_arguments(call + 1);
         return xos_forward(&c, call);
     }
     const entry& known = lookup(number);
@@ -194,7 +194,7 @@ void entrust_arguments(const std::uint64_t* arguments) {
             return -base::error::badf;
     }
     // Without an arena Linux knows everything about memory.
-    if (!what.memory || the_cell.guarded_length == 0) return xos_forward(&c, call);
+    if (!what.memory || the_cell.guard.length == 0) return xos_forward(&c, call);
     std::uint64_t changed[7];
     base::copy_bytes(changed, call, sizeof changed);
     long result;

@@ -61,38 +61,38 @@ long execute_preloaded(context& c, const request& r, const exec_vectors& vectors
 }
 
 void note_outside(const char* path, const char* why) {
-    __atomic_fetch_add(&the_cell.outside_starts, 1, __ATOMIC_RELAXED);
-    if (!the_cell.at_exit) return;
+    __atomic_fetch_add(&the_cell.program.outside_starts, 1, __ATOMIC_RELAXED);
+    if (!the_cell.reports.at_exit) return;
     base::text<4400> line;
     (line << "xos: process ").dec(static_cast<std::uint64_t>(raw_syscall(__NR_getpid)));
     line << " starts " << path << " outside: it " << why << "\n";
-    line.write_to(the_cell.report_fd);
+    line.write_to(the_cell.reports.fd);
 }
 
 long natively(context& c, const request& r, const char* path) {
     if (!names_own_program(path)) return forward(c, r.number, r.call);
-    const std::uint64_t call[6] = {reinterpret_cast<std::uint64_t>(the_cell.program_path),
+    const std::uint64_t call[6] = {reinterpret_cast<std::uint64_t>(the_cell.program.path),
                                    r.arguments, r.environment};
     return forward(c, __NR_execve, call);
 }
 
 launch_plan plan(program_file& file, const request& r, const char* path) {
-    if (the_cell.exec.successors == follow::none) return {};
+    if (the_cell.program.policy.successors == follow::none) return {};
     const bool own = names_own_program(path);
     if (own)
-        program::inspect(file, AT_FDCWD, the_cell.program_path, 0);
+        program::inspect(file, AT_FDCWD, the_cell.program.path, 0);
     else
         program::inspect(file, r.directory, path, r.flags);
     const bool may_be_inside = file.what != verdict::linux_decides && file.what != verdict::outside;
-    return plan_launch(file, the_cell.exec,
+    return plan_launch(file, the_cell.program.policy,
                        {.traced_from_a_cell = may_be_inside && is_traced_from_a_cell(),
-                        .must_have_kvm = the_cell.exec.successors_fall_back,
+                        .must_have_kvm = the_cell.program.policy.successors_fall_back,
                         .is_own_program = own});
 }
 
 long execute(context& c, const request& r) {
     char path[program_file::path_size];
-    if (!the_cell.exec.governs || copy_in_string(path, r.path, sizeof path) < 0)
+    if (!the_cell.program.policy.governs || copy_in_string(path, r.path, sizeof path) < 0)
         return forward(c, r.number, r.call);
     program_file file;
     const launch_plan chosen = plan(file, r, path);
@@ -104,7 +104,7 @@ long execute(context& c, const request& r) {
             const long result = *chosen.executed
                                     ? execute_loader(c, chosen, vectors, asked.is_unnamed())
                                     : execute_preloaded(c, r, vectors);
-            if (c.where == position::taken_back) return result;
+            if (c.stop.where == position::taken_back) return result;
         }
     }
     return natively(c, r, path);
@@ -113,17 +113,17 @@ long execute(context& c, const request& r) {
 long replace_program(context& c, const request& r) {
     // libxos's SIGTRAP handler becomes the default action on exec, like every handler; an ignored
     // SIGTRAP must stay ignored.
-    const cell::kernel_sigaction& trap_action = c.actions->of[cell::sig_trap];
+    const cell::kernel_sigaction& trap_action = c.signals.actions->of[cell::sig_trap];
     if (trap_action.handler == 1) {
         raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&trap_action), 0, 8);
     }
     const bool likely = exec_is_likely(r.number, r.call);
     // A child that borrows this memory has no statistics of its own.
-    if (the_cell.at_exit && !c.shares_memory_only && likely) {
+    if (the_cell.reports.at_exit && !c.thread.shares_memory_only && likely) {
         const memory::held guard(memory::the_locks.reporting);
-        the_cell.at_exit("exec");
+        the_cell.reports.at_exit("exec");
     }
-    const bool ignored_sys = c.native && c.actions->of[cell::sig_sys].handler == 1;
+    const bool ignored_sys = c.native.running && c.signals.actions->of[cell::sig_sys].handler == 1;
     if (ignored_sys) restore_sys_action(c);
     if (likely) the_cell.descriptor_limit.make_real();
     const long result = execute(c, r);

@@ -83,17 +83,17 @@ bool same_name(const char* a, const char* b) {
 }  // namespace
 
 bool exec_scratch::take(context& c, std::size_t bytes) {
-    if (c.exec_scratch_size < bytes) {
+    if (c.exec_scratch.size < bytes) {
         const long r = raw_syscall(__NR_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (is_error(r)) return false;
-        if (c.exec_scratch_size)
-            raw_syscall(__NR_munmap, static_cast<long>(c.exec_scratch),
-                        static_cast<long>(c.exec_scratch_size));
-        c.exec_scratch = static_cast<std::uint64_t>(r);
-        c.exec_scratch_size = bytes;
+        if (c.exec_scratch.size)
+            raw_syscall(__NR_munmap, static_cast<long>(c.exec_scratch.begin),
+                        static_cast<long>(c.exec_scratch.size));
+        c.exec_scratch.begin = static_cast<std::uint64_t>(r);
+        c.exec_scratch.size = bytes;
     }
-    next_ = c.exec_scratch;
+    next_ = c.exec_scratch.begin;
     return true;
 }
 
@@ -171,7 +171,7 @@ bool exec_vectors::make_environment(std::uint64_t list, std::size_t count, bool 
 /// Adds the variables that libxos has kept, except those that the application has set itself.
 bool exec_vectors::add_kept(std::uint64_t*& first, const std::uint64_t* reserved,
                             std::size_t& hidden) {
-    const auto& policy = the_cell.exec;
+    const auto& policy = the_cell.program.policy;
     char name[program::script_line::size];
     for (unsigned k = policy.kept_count; k-- > 0;) {
         bool replaced = false;
@@ -190,7 +190,7 @@ bool exec_vectors::add_kept(std::uint64_t*& first, const std::uint64_t* reserved
 
 /// Leaves the next program's LD_PRELOAD in preload_; zero if it needs none.
 bool exec_vectors::add_preload(bool with_library) {
-    const auto& policy = the_cell.exec;
+    const auto& policy = the_cell.program.policy;
     constexpr std::size_t name = sizeof program::preload_variable - 1;
     char* const whole = scratch_.bytes();
     // The application's value is read into the far end, then joined to libxos's at the front.

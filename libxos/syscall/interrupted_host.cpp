@@ -23,9 +23,10 @@ bool is_restart(long code) {
 
 /// Whether the call is to be made again from its beginning; if not, `code` becomes its result.
 bool made_again(context& c, long& code) {
-    if (c.signals_pending) {
+    if (c.signals.pending) {
         const bool restarts =
-            c.actions->of[c.waiting.number].flags & cell::sa::restart && code == -XOS_RESTART_SYS;
+            c.signals.actions->of[c.signals.waiting.number].flags & cell::sa::restart &&
+            code == -XOS_RESTART_SYS;
         if (restarts || code == -XOS_RESTART_NO_INTR) return true;
         code = -base::error::intr;
         return false;
@@ -64,11 +65,11 @@ void on_interrupted(context& c) {
     // The kernel never returns these codes, but the application can write what it wants there.
     const auto& stub = the_cell.is_ring3() ? cell::ring3_stub() : cell::flat_stub();
     if (c.cpu.read_registers().rip != stub.done) return;
-    c.where = position::system_call;
-    c.at_cpl0 = the_cell.is_ring3();
+    c.stop.where = position::system_call;
+    c.stop.at_cpl0 = the_cell.is_ring3();
     if (vector) return settle_vector(c, area);
     if (made_again(c, code)) return on_system_call(c);
-    if (area.number < table_size) c.forwarded[area.number]++;
+    if (area.number < table_size) c.statistics.forwarded[area.number]++;
     area.result = static_cast<std::uint64_t>(code);
 }
 

@@ -29,7 +29,7 @@ long change(std::uint64_t wanted_at, std::uint64_t old_at) {
 /// A child that borrows this memory has limits of its own and needs no descriptor of libxos's.
 bool is_ours(context& c, std::uint64_t resource) {
     if (static_cast<std::uint32_t>(resource) != RLIMIT_NOFILE) return false;
-    if (!c.shares_memory_only) return true;
+    if (!c.thread.shares_memory_only) return true;
     the_cell.descriptor_limit.make_real();
     return false;
 }
@@ -37,7 +37,8 @@ bool is_ours(context& c, std::uint64_t resource) {
 /// Linux sees the arena as one mapping, most of which is a reserve.
 void make_memory_count(const context& c, std::uint64_t resource, std::uint64_t wanted_at) {
     const auto which = static_cast<std::uint32_t>(resource);
-    if (!wanted_at || c.shares_memory_only || (which != RLIMIT_AS && which != RLIMIT_DATA)) return;
+    if (!wanted_at || c.thread.shares_memory_only || (which != RLIMIT_AS && which != RLIMIT_DATA))
+        return;
     resource_limit wanted;
     if (copy_in(&wanted, wanted_at, sizeof wanted) && wanted.soft != RLIM_INFINITY)
         the_cell.hooks.retire_memory();
@@ -59,7 +60,7 @@ long setrlimit(context& c, const std::uint64_t* a) {
 long prlimit64(context& c, const std::uint64_t* a) {
     const auto process = static_cast<std::uint32_t>(a[0]);
     const bool self =
-        !process || process == base::raw_syscall(__NR_getpid) || process == c.thread_id;
+        !process || process == base::raw_syscall(__NR_getpid) || process == c.thread.id;
     if (self) make_memory_count(c, a[1], a[2]);
     if (!self || !is_ours(c, a[1])) return forward(c, __NR_prlimit64, a);
     return change(a[2], a[3]);

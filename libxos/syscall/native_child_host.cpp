@@ -87,8 +87,8 @@ bool works_without_vcpu(std::uint64_t number, const kernel_ucontext& u) {
 }
 
 bool stays_native(context& c, const kernel_ucontext& u) {
-    return works_without_vcpu(u.rax, u) && ++c.native_calls <= most_calls &&
-           monotonic_nanoseconds() < c.native_until;
+    return works_without_vcpu(u.rax, u) && ++c.native.calls <= most_calls &&
+           monotonic_nanoseconds() < c.native.until;
 }
 
 /// Whether the child can continue natively after the call. If not, a signal is waiting, and `u` is
@@ -98,15 +98,15 @@ bool make_call(context& c, kernel_ucontext& u) {
     area.number = u.rax;
     const std::uint64_t arguments[6] = {u.rdi, u.rsi, u.rdx, u.r10, u.r8, u.r9};
     for (unsigned i = 0; i < 6; i++) area.arguments[i] = arguments[i];
-    c.where = position::system_call;
-    trap::set_mask(c.signal_mask);
+    c.stop.where = position::system_call;
+    trap::set_mask(c.signals.mask);
     the_cell.hooks.system_call(c);
-    c.signal_mask = trap::block_signals(c);
-    if (c.where == position::taken_back)
+    c.signals.mask = trap::block_signals(c);
+    if (c.stop.where == position::taken_back)
         u.rip -= 2;  // the length of SYSCALL
     else
         u.rax = area.result;
-    return !c.signals_pending && c.where != position::taken_back;
+    return !c.signals.pending && c.stop.where != position::taken_back;
 }
 
 /// The guest's tables may explain a page fault: the access is tried again in the guest.
@@ -122,21 +122,19 @@ void take_sys_action() {
 }
 
 void restore_sys_action(const context& c) {
-    const kernel_sigaction& wanted = c.actions->of[cell::sig_sys];
+    const kernel_sigaction& wanted = c.signals.actions->of[cell::sig_sys];
     const kernel_sigaction present = wanted.handler > 1 ? cell::trampoline_for(wanted) : wanted;
     raw_syscall(__NR_rt_sigaction, cell::sig_sys, as_long(&present), 0, 8);
 }
 
 void start_natively(context& c) {
     const auto begin = as_long(&xos_sigreturn), end = as_long(xos_sigreturn_end);
-    c.blocks_calls = 0;
+    c.native.blocks_calls = 0;
     if (raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_on, begin, end - begin,
-                    as_long(&c.blocks_calls)) != 0)
+                    as_long(&c.native.blocks_calls)) != 0)
         return;
     take_sys_action();
-    c.native = true;
-    c.native_calls = 0;
-    c.native_until = monotonic_nanoseconds() + longest_nanoseconds;
+    c.native = {.running = true, .until = monotonic_nanoseconds() + longest_nanoseconds};
     trap::continue_natively(c, c.saved);
 }
 
@@ -152,7 +150,7 @@ void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_uconte
     }
     raw_syscall(__NR_prctl, set_syscall_user_dispatch, dispatch_off, 0, 0, 0);
     restore_sys_action(c);
-    c.native = false;
+    c.native = {};
     make_machine_of_child(c);
     c.cpu.write_fs(arch::read_fs_base());
     arch::general_registers r = cell::registers_of(u);
@@ -160,7 +158,7 @@ void landed_natively(context& c, int signal, kernel_siginfo* info, kernel_uconte
     cell::resume_at(c, r);
     trap::set_extended_state(c, reinterpret_cast<const void*>(u.fpu_state));
     if (!is_call && !is_page_fault(signal, *info)) trap::run_handler(c, signal, info, u);
-    if (!c.signals_pending) trap::set_mask(c.signal_mask);
+    if (!c.signals.pending) trap::set_mask(c.signals.mask);
     cell::run_loop(c);
 }
 

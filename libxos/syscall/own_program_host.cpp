@@ -14,24 +14,24 @@ namespace {
 
 /// Returns true, with the answer in `result`, if the link leads to this process's own program.
 bool answered(std::uint64_t path, std::uint64_t to, std::uint64_t size, long& result) {
-    if (!*the_cell.program_path) return false;
+    if (!*the_cell.program.path) return false;
     char name[40];
     if (copy_in_string(name, path, sizeof name) < 0 || !names_own_program(name)) return false;
     const auto wanted = static_cast<std::int32_t>(size);
-    std::size_t n = base::length(the_cell.program_path);
+    std::size_t n = base::length(the_cell.program.path);
     if (wanted <= 0) {
         result = -base::error::inval;
         return true;
     }
     if (n > static_cast<std::size_t>(wanted)) n = static_cast<std::size_t>(wanted);
-    result = copy_out(to, the_cell.program_path, n) ? static_cast<long>(n) : -base::error::fault;
+    result = copy_out(to, the_cell.program.path, n) ? static_cast<long>(n) : -base::error::fault;
     return true;
 }
 
 }  // namespace
 
 bool names_own_program(const char* path) {
-    if (!*the_cell.program_path) return false;
+    if (!*the_cell.program.path) return false;
     const char* rest = base::after(path, "/proc/");
     if (!rest) return false;
     base::text<24> id;

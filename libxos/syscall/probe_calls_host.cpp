@@ -26,7 +26,7 @@ bool is_own_thread(std::uint64_t argument) {
 /// made where the application is.
 long probe_return(context& c, const std::uint64_t*) {
     arch::general_registers r;
-    c.where = cell::position::taken_back;
+    c.stop.where = cell::position::taken_back;
     cell::application_registers(c, r);
     trap::step_in_host(c, r);
     return 0;

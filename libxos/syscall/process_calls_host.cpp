@@ -24,9 +24,9 @@ std::uint64_t guest_fs(context& c) {
 
 bool hold_application(context& c, std::uint64_t& mask) {
     mask = trap::block_signals(c);
-    if (c.signals_pending) {
+    if (c.signals.pending) {
         trap::apply_mask(c, mask);
-        c.where = position::taken_back;
+        c.stop.where = position::taken_back;
         return false;
     }
     cell::application_registers(c, c.saved);
@@ -41,7 +41,6 @@ void make_machine_of_child(context& c) {
         reason << "the child of a fork could not get a VM: " << text.what << "; " << text.advice;
         cell::die(nullptr, reason.terminated(), static_cast<unsigned>(failed.error));
     }
-    c.at_cpl0 = c.gs_unswapped = false;
 }
 
 namespace {
@@ -66,12 +65,12 @@ long make_child(const clone_arguments& a, way by, context* runs) {
 
 /// Runs in the child: same memory, but the VM's descriptors are dead (-EIO) and are closed.
 void continue_in_child(context& c, std::uint64_t fs, std::uint64_t mask, std::uint64_t flags) {
-    c.thread_id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
+    c.thread.id = static_cast<std::uint32_t>(raw_syscall(__NR_gettid));
     cell::leave_parent(
         &c, flags & CLONE_FILES ? cell::descriptor_table::shared : cell::descriptor_table::copied);
-    if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.actions);
-    if (the_cell.native_children && !the_cell.hides_memory) {
-        c.signal_mask = mask;
+    if (flags & CLONE_CLEAR_SIGHAND) cell::take_over_signals(*c.signals.actions);
+    if (the_cell.program.native_children && !the_cell.guard.hides) {
+        c.signals.mask = mask;
         arch::write_fs_base(fs);
         start_natively(c);  // returns if Linux cannot do it
     }
@@ -88,13 +87,13 @@ long fork_process(context& c, clone_arguments args, way by, std::uint64_t mask) 
     c.saved.rax = 0;
     args.stack = args.stack_size = 0;
     memory::the_locks.take_all();
-    c.actions->lock.lock_shared();
+    c.signals.actions->lock.lock_shared();
     const long pid = make_child(args, by, nullptr);
     if (pid == 0) {
-        c.actions->lock.reset();
+        c.signals.actions->lock.reset();
         continue_in_child(c, fs, mask, args.flags);
     } else {
-        c.actions->lock.unlock_shared();
+        c.signals.actions->lock.unlock_shared();
         memory::the_locks.give_back_all();
         trap::apply_mask(c, mask);
     }
@@ -116,18 +115,17 @@ long start_sharing_memory(context& c, clone_arguments args, way by, std::uint64_
     if (args.stack) r.rsp = args.stack + args.stack_size;
     r.rax = 0;
     cell::resume_at(*child, r);
-    child->signal_mask = mask;
-    child->host_gs_base = 0;
-    child->shares_memory_only = !thread;
-    if (!thread && (args.flags & CLONE_VFORK)) child->alternate = c.alternate;
+    child->signals.mask = mask;
+    child->thread.shares_memory_only = !thread;
+    if (!thread && (args.flags & CLONE_VFORK)) child->signals.alternate = c.signals.alternate;
     child->cpu.write_fs(args.flags & CLONE_SETTLS ? args.tls : guest_fs(c));
     child->cpu.write_xsave(c.fpu);
 
-    child->actions = c.actions;
+    child->signals.actions = c.signals.actions;
     if (!(args.flags & CLONE_SIGHAND)) {
-        child->own_actions.copy_from(*c.actions);
-        child->actions = &child->own_actions;
-        child->handlers_cleared = args.flags & CLONE_CLEAR_SIGHAND;
+        child->own_actions.copy_from(*c.signals.actions);
+        child->signals.actions = &child->own_actions;
+        child->thread.handlers_cleared = args.flags & CLONE_CLEAR_SIGHAND;
     }
     args.stack = reinterpret_cast<std::uint64_t>(child) + sizeof(context);
     args.stack_size = child->loop_stack - args.stack;
@@ -204,7 +202,7 @@ bool only_thread(const context& c) {
             for (const char* digit = e.name; *digit >= '0' && *digit <= '9'; digit++) {
                 id = id * 10 + static_cast<std::uint32_t>(*digit - '0');
             }
-            if (id != 0 && id != c.thread_id && !is_kernel_worker(e.name)) alone = false;
+            if (id != 0 && id != c.thread.id && !is_kernel_worker(e.name)) alone = false;
         }
     }
     raw_syscall(__NR_close, fd);
@@ -253,24 +251,27 @@ long clone3(context& c, const std::uint64_t* a) {
 
 long exit(context& c, const std::uint64_t* a) {
     trap::block_signals(c);
-    if (c.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
-    if (static_cast<long>(c.thread_id) == raw_syscall(__NR_getpid)) the_cell.leader_status = a[0];
+    if (c.thread.shares_memory_only) raw_syscall(__NR_exit, static_cast<long>(a[0]));
+    if (static_cast<long>(c.thread.id) == raw_syscall(__NR_getpid))
+        the_cell.process.leader_status = a[0];
     if (only_thread(c)) {
         // A process's exit status is that of its first thread, whenever that one ended.
-        const bool leader_gone = the_cell.leader_status != cell::cell_state::still_running;
-        const std::uint64_t status[1] = {leader_gone ? the_cell.leader_status : a[0]};
+        const bool leader_gone =
+            the_cell.process.leader_status != cell::process_state::still_running;
+        const std::uint64_t status[1] = {leader_gone ? the_cell.process.leader_status : a[0]};
         return exit_group(c, status);
     }
     xos_end_thread(&c.busy, static_cast<long>(a[0]));
 }
 
 long exit_group(context& c, const std::uint64_t* a) {
-    if (the_cell.at_exit && !c.shares_memory_only) {
+    if (the_cell.reports.at_exit && !c.thread.shares_memory_only) {
         // Kept for ever: a second thread that ends the process must not cut the report short.
         memory::the_locks.reporting.lock();
-        the_cell.at_exit("exit");
+        the_cell.reports.at_exit("exit");
     }
-    if (the_cell.shares_descriptors && cell::only_thread_inside()) cell::close_own_descriptors();
+    if (the_cell.process.shares_descriptors && cell::only_thread_inside())
+        cell::close_own_descriptors();
     for (;;) raw_syscall(__NR_exit_group, static_cast<long>(a[0]));
 }
 

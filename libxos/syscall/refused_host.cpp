@@ -18,7 +18,7 @@ constexpr unsigned word_bits = 64;
 bool note(unsigned number) {
     const std::uint64_t bit = std::uint64_t{1} << (number % word_bits);
     return !(
-        __atomic_fetch_or(&the_cell.refusals_reported[number / word_bits], bit, __ATOMIC_RELAXED) &
+        __atomic_fetch_or(&the_cell.reports.refused[number / word_bits], bit, __ATOMIC_RELAXED) &
         bit);
 }
 
@@ -30,28 +30,28 @@ const char* reason_for(unsigned number) {
 }  // namespace
 
 void report_refusal(unsigned number, const char* call, const char* why) {
-    if (the_cell.quiet || !note(number)) return;
+    if (the_cell.reports.quiet || !note(number)) return;
     base::text<512> line;
     (line << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
     line << ": " << call << " cannot be supported in a cell: " << why
          << "; it fails (XOS_QUIET=1 leaves this line out)\n";
-    line.write_to(the_cell.report_fd);
+    line.write_to(the_cell.reports.fd);
 }
 
 void report_thread_refusal(base::outcome failure) {
     static bool reported = false;
-    if (the_cell.quiet || __atomic_exchange_n(&reported, true, __ATOMIC_RELAXED)) return;
+    if (the_cell.reports.quiet || __atomic_exchange_n(&reported, true, __ATOMIC_RELAXED)) return;
     const cell::failure_text text = cell::text_of(failure);
     base::text<512> line;
     (line << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
     line << ": a thread cannot be created: ";
-    if (failure.where == base::step::too_many_vcpus && the_cell.exec.governs) {
-        (line << "all ").dec(the_cell.max_contexts) << " vCPUs are in use; raise --vcpus";
+    if (failure.where == base::step::too_many_vcpus && the_cell.program.policy.governs) {
+        (line << "all ").dec(the_cell.contexts.most) << " vCPUs are in use; raise --vcpus";
     } else {
         line << text.what << "; " << text.advice;
     }
     line << " (XOS_QUIET=1 leaves this line out)\n";
-    line.write_to(the_cell.report_fd);
+    line.write_to(the_cell.reports.fd);
 }
 
 long refused(cell::context& c, const std::uint64_t*) {

@@ -24,22 +24,24 @@ namespace {
 void give_handlers_back(const context& c) {
     for (int s = 1; s <= cell::signal_count; s++) {
         if (s == cell::sig_kill || s == cell::sig_stop) continue;
-        base::raw_syscall(__NR_rt_sigaction, s, base::as_long(&c.actions->of[s]), 0, 8);
+        base::raw_syscall(__NR_rt_sigaction, s, base::as_long(&c.signals.actions->of[s]), 0, 8);
     }
 }
 
 /// Returns if the call must be carried out here after all, or made again after a signal.
 void leave_for_good(context& c) {
     // Only a program that does not know of libxos can run without it.
-    if (!the_cell.native_children || c.shares_memory_only || !cell::only_thread_inside()) return;
-    c.where = position::taken_back;
+    if (!the_cell.program.native_children || c.thread.shares_memory_only ||
+        !cell::only_thread_inside())
+        return;
+    c.stop.where = position::taken_back;
     std::uint64_t mask;
     if (!hold_application(c, mask)) return;
-    c.signal_mask = mask;
+    c.signals.mask = mask;
     const std::uint64_t fs = guest_fs(c);
-    if (the_cell.at_exit) {
+    if (the_cell.reports.at_exit) {
         const memory::held guard(memory::the_locks.reporting);
-        the_cell.at_exit("leave");
+        the_cell.reports.at_exit("leave");
     }
     the_cell.hooks.show_memory();
     the_cell.hooks.leaving(c);
@@ -48,7 +50,7 @@ void leave_for_good(context& c) {
     the_cell.descriptors.close_all();
     give_handlers_back(c);
     arch::write_fs_base(fs);
-    arch::write_gs_base(c.host_gs_base);
+    arch::write_gs_base(c.thread.host_gs_base);
     trap::leave_natively(c, c.saved);
 }
 
@@ -56,7 +58,7 @@ void leave_for_good(context& c) {
 
 long seccomp(context& c, const std::uint64_t* a) {
     if (a[0] == SECCOMP_SET_MODE_STRICT || a[0] == SECCOMP_SET_MODE_FILTER) leave_for_good(c);
-    return c.where == position::taken_back ? 0 : forward(c, __NR_seccomp, a);
+    return c.stop.where == position::taken_back ? 0 : forward(c, __NR_seccomp, a);
 }
 
 long prctl(context& c, const std::uint64_t* a) {
@@ -67,7 +69,7 @@ long prctl(context& c, const std::uint64_t* a) {
                        "the guest reads the time stamp counter itself");
         return -base::error::inval;
     }
-    return c.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
+    return c.stop.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
 }
 
 }  // namespace xos::syscall

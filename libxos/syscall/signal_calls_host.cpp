@@ -21,8 +21,8 @@ long rt_sigaction(context& c, const std::uint64_t* a) {
     kernel_sigaction wanted;
     if (wanted_at && !copy_in(&wanted, wanted_at, sizeof wanted)) return -base::error::fault;
     if (signal < 1 || signal > cell::signal_count) return -base::error::inval;
-    kernel_sigaction& mine = c.actions->of[signal];
-    auto& lock = c.actions->lock;
+    kernel_sigaction& mine = c.signals.actions->of[signal];
+    auto& lock = c.signals.actions->lock;
     kernel_sigaction old;
     if (wanted_at) {
         if (signal == cell::sig_kill || signal == cell::sig_stop) return -base::error::inval;
@@ -70,7 +70,7 @@ long rt_sigreturn(context& c, const std::uint64_t*) {
 
 long sigaltstack(context& c, const std::uint64_t* a) {
     constexpr std::uint64_t smallest = 2048;  // MINSIGSTKSZ
-    kernel_stack old = c.alternate;
+    kernel_stack old = c.signals.alternate;
     const std::uint64_t rsp = c.kernel_area->rsp;
     const bool autodisarm = static_cast<std::uint32_t>(old.flags) & ss::autodisarm;
     const bool on =
@@ -85,11 +85,11 @@ long sigaltstack(context& c, const std::uint64_t* a) {
             return -base::error::inval;
         if (kind == (ss::onstack | ss::disable)) return -base::error::inval;
         if (kind & ss::disable) {
-            c.alternate = {0, ss::disable, 0, 0};
+            c.signals.alternate = {0, ss::disable, 0, 0};
         } else {
             if (wanted.size < smallest) return -base::error::nomem;
-            c.alternate = wanted;
-            c.alternate.flags &= ~ss::onstack;
+            c.signals.alternate = wanted;
+            c.signals.alternate.flags &= ~ss::onstack;
         }
     }
     if (a[1] && !copy_out(a[1], &old, sizeof old)) return -base::error::fault;
@@ -118,7 +118,7 @@ namespace {
 /// Whether a signal to this thread is certain to end the process and dump core, if Linux writes
 /// core files.
 bool ends_process(const context& c, std::uint32_t signal) {
-    if (!dumps_core(signal) || c.actions->of[signal].handler != 0) return false;
+    if (!dumps_core(signal) || c.signals.actions->of[signal].handler != 0) return false;
     std::uint64_t blocked = 0;
     raw_syscall(__NR_rt_sigprocmask, 0, 0, as_long(&blocked), 8);
     return !(blocked & cell::bit_of(static_cast<int>(signal)));
@@ -130,7 +130,7 @@ long send(context& c, std::uint64_t number, const std::uint64_t* a, bool to_self
           std::uint32_t signal) {
     if (!to_self || !ends_process(c, signal)) return forward(c, number, a);
     arch::general_registers r;
-    c.where = cell::position::taken_back;
+    c.stop.where = cell::position::taken_back;
     cell::application_registers(c, r);
     trap::show_memory_for_core();
     trap::call_in_host(c, r, static_cast<int>(signal));
@@ -150,16 +150,16 @@ std::uint32_t low(std::uint64_t argument) {
 
 long kill(context& c, const std::uint64_t* a) {
     // Linux takes the first thread that does not block the signal.
-    const bool to_self = low(a[0]) == c.thread_id && c.thread_id == own_process();
+    const bool to_self = low(a[0]) == c.thread.id && c.thread.id == own_process();
     return send(c, __NR_kill, a, to_self, low(a[1]));
 }
 
 long tkill(context& c, const std::uint64_t* a) {
-    return send(c, __NR_tkill, a, low(a[0]) == c.thread_id, low(a[1]));
+    return send(c, __NR_tkill, a, low(a[0]) == c.thread.id, low(a[1]));
 }
 
 long tgkill(context& c, const std::uint64_t* a) {
-    const bool to_self = low(a[1]) == c.thread_id && low(a[0]) == own_process();
+    const bool to_self = low(a[1]) == c.thread.id && low(a[0]) == own_process();
     return send(c, __NR_tgkill, a, to_self, low(a[2]));
 }
 

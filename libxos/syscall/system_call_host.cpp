@@ -124,9 +124,9 @@ void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
     const std::uint64_t number = static_cast<std::uint32_t>(area.number);  // as Linux interprets it
     if (const emulation emulate = emulation_of(number)) {
-        c.emulated[number]++;
+        c.statistics.emulated[number]++;
         const long result = emulate(c, area.arguments);
-        if (c.where == position::system_call) area.result = static_cast<std::uint64_t>(result);
+        if (c.stop.where == position::system_call) area.result = static_cast<std::uint64_t>(result);
         return;
     }
     if (number == XOS_NR_VECTOR) [[unlikely]] {
@@ -135,18 +135,18 @@ void make_call(context& c) {
     }
     const long result = forward_call(c, &area.number);
     if (result == taken_back) {
-        c.where = position::taken_back;
+        c.stop.where = position::taken_back;
         return;
     }
-    c.forwarded[number < table_size ? number : table_size - 1]++;
+    c.statistics.forwarded[number < table_size ? number : table_size - 1]++;
     area.result = static_cast<std::uint64_t>(result);
 }
 
 }  // namespace
 
 void on_system_call(context& c) {
-    if (c.signals_pending) {
-        c.where = position::taken_back;
+    if (c.signals.pending) {
+        c.stop.where = position::taken_back;
         return;
     }
     if (tracing()) [[unlikely]]
@@ -157,7 +157,7 @@ void on_system_call(context& c) {
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
     const std::uint64_t call[7] = {number, a[0], a[1], a[2], a[3], a[4], a[5]};
     const long result = forward_call(c, call);
-    if (result == taken_back) c.where = position::taken_back;
+    if (result == taken_back) c.stop.where = position::taken_back;
     return result;
 }
 

@@ -82,7 +82,7 @@ void trace_call(context& c, void (*make)(context&)) {
     const traced_call call{area.number, arguments};
     const char* path = emulation_of(call.number) ? "emulated" : "exit";
     trace_line line;
-    line.dec(c.thread_id) << " ";
+    line.dec(c.thread.id) << " ";
     const unsigned next = begin_call(line, call);
     if (never_returns(call.number, arguments)) {
         trace_line now = line;
@@ -92,9 +92,9 @@ void trace_call(context& c, void (*make)(context&)) {
     const std::uint64_t began = cycles_now();
     make(c);
     const std::uint64_t took = cycles_now() - began;
-    if (c.where == position::system_call) {
+    if (c.stop.where == position::system_call) {
         end_call(line, call, next, static_cast<long>(area.result));
-    } else if (call.number == __NR_rt_sigreturn && c.where != position::taken_back) {
+    } else if (call.number == __NR_rt_sigreturn && c.stop.where != position::taken_back) {
         end_call(line, call, next, static_cast<long>(c.cpu.read_registers().rax));
     } else {
         return;  // taken back, or in the child of a fork

@@ -16,8 +16,8 @@ long vector(cell::context& c, const std::uint64_t* a) {
     } else {
         call.result =
             forward(c, call.number, reinterpret_cast<const std::uint64_t*>(call.arguments));
-        if (c.where == cell::position::taken_back) return 0;
-        c.forwarded[call.number < table_size ? call.number : table_size - 1]++;
+        if (c.stop.where == cell::position::taken_back) return 0;
+        c.statistics.forwarded[call.number < table_size ? call.number : table_size - 1]++;
     }
     const auto result = a[0] + offsetof(xos_call, result);
     return copy_out(result, &call.result, sizeof call.result) ? 1 : -base::error::fault;

@@ -42,16 +42,16 @@ std::uint64_t port_instruction_at(std::uint64_t rip) {
 constexpr unsigned many = 10000;
 
 arch::guest_area& area_of(context& c) {
-    return c.at_cpl0 ? *c.kernel_area : *c.area;
+    return c.stop.at_cpl0 ? *c.kernel_area : *c.area;
 }
 
 /// Ends the process when a fault repeats endlessly, rather than let it hang.
 void count_repeats(context& c, std::uint64_t address) {
-    if (c.repeated_fault != address) {
-        c.repeated_fault = address;
-        c.repeats = 0;
+    if (c.repeats.address != address) {
+        c.repeats.address = address;
+        c.repeats.count = 0;
     }
-    if (++c.repeats > many)
+    if (++c.repeats.count > many)
         cell::die(&c, "a page fault repeats although its memory is mapped", address);
 }
 
@@ -124,13 +124,14 @@ void raise(context& c, trap_frame& f) {
     f.rip = r.rip;
     if (f.vector == arch::vector_breakpoint) return break_in_host(c, r);
     if (f.vector == arch::vector_page_fault) {
-        c.pass_to_linux = true;
+        c.hop.pass_to_linux = true;
         // Linux's own tables allow everything there. Undone on landing.
         if (const auto why = the_cell.hooks.why_refused(f.fault_address); why.owned) {
-            c.concealed = the_cell.hooks.conceal(f.fault_address & ~(page_size - 1));
+            c.hop.concealed = the_cell.hooks.conceal(f.fault_address & ~(page_size - 1));
             constexpr int not_mapped = 1;
             // Another thread is at this page, so Linux cannot be asked.
-            if (!c.concealed.page) return force(c, r, cell::sig_segv, not_mapped, f.fault_address);
+            if (!c.hop.concealed.page)
+                return force(c, r, cell::sig_segv, not_mapped, f.fault_address);
         }
     }
     step_in_host(c, r);
@@ -147,11 +148,11 @@ void force(context& c, const arch::general_registers& r, int signal, int code,
     s.info.code = code;
     s.info.rest[0] = address;
     const std::uint64_t mask = block_signals(c);
-    if (c.signals_pending) {
-        queue_for_linux(c, c.waiting);
+    if (c.signals.pending) {
+        queue_for_linux(c, c.signals.waiting);
         forget_waiting(c);
     }
-    c.signal_mask = mask;
+    c.signals.mask = mask;
     if (mask & cell::bit_of(signal)) end_by(c, s);
     deliver(c, r, s);
     end_by(c, s);
@@ -200,7 +201,8 @@ void on_refused(context& c) {
         base::load<std::uint8_t>(r.rip - 1) == hlt) {
         r.rip -= 1;
     }
-    if (c.cpu.run_page().exit_reason == KVM_EXIT_IO && c.where == cell::position::application) {
+    if (c.cpu.run_page().exit_reason == KVM_EXIT_IO &&
+        c.stop.where == cell::position::application) {
         r.rip = port_instruction_at(r.rip);
     }
     step_in_host(c, r);

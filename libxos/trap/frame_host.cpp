@@ -17,8 +17,8 @@ extent frame_of(const context& c, std::uint64_t rsp, int signal) {
     constexpr std::uint64_t magic2 = 4, state_alignment = 64, frame_alignment = 16;
     constexpr std::uint64_t rest =
         sizeof(std::uint64_t) + sizeof(cell::kernel_ucontext) + sizeof(cell::kernel_siginfo);
-    const kernel_stack& other = c.alternate;
-    const bool wanted = c.actions->of[signal].flags & cell::sa::onstack;
+    const kernel_stack& other = c.signals.alternate;
+    const bool wanted = c.signals.actions->of[signal].flags & cell::sa::onstack;
     const bool disarms = static_cast<std::uint32_t>(other.flags) & cell::ss::autodisarm;
     const bool there = !disarms && rsp > other.base && rsp - other.base <= other.size;
     const std::uint64_t end = wanted && !(other.flags & cell::ss::disable) && !there
@@ -36,7 +36,7 @@ void refuse_frame_as_the_guest(context& c, std::uint64_t rsp, int signal) {
     for (std::uint64_t at = frame.begin & ~(page_size - 1); at < frame.end; at += page_size) {
         const cell::refusal why = the_cell.hooks.why_refused(at);
         if (!why.owned || (why.mapped && why.protection & protection_write)) continue;
-        c.concealed = the_cell.hooks.conceal(at);
+        c.hop.concealed = the_cell.hooks.conceal(at);
         return;
     }
 }

@@ -5,7 +5,7 @@
 
 namespace xos::trap {
 
-void lock_table(cell::context& c, cell::context::holding how);
+void lock_table(cell::context& c, cell::table_hold how);
 /// Releases the signal table's lock, however this thread holds it.
 void unlock_table(cell::context& c);
 

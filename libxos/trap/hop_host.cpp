@@ -16,6 +16,7 @@ using cell::context;
 using cell::kernel_sigaction;
 using cell::kernel_stack;
 using cell::kernel_ucontext;
+using cell::table_hold;
 using cell::the_cell;
 
 std::uint64_t set_mask(std::uint64_t mask) {
@@ -31,7 +32,7 @@ void set_default_action(int signal) {
 
 std::uint64_t block_signals(context& c) {
     const std::uint64_t old = set_mask(~std::uint64_t{0});
-    return c.signals_pending ? c.signal_mask : old;
+    return c.signals.pending ? c.signals.mask : old;
 }
 
 void apply_mask(context& c, std::uint64_t mask) {
@@ -39,7 +40,7 @@ void apply_mask(context& c, std::uint64_t mask) {
     // recorded with the old mask, and the next one would come while it waits.
     const std::uint64_t call[7] = {__NR_rt_sigprocmask, 2, reinterpret_cast<std::uint64_t>(&mask),
                                    0, 8};
-    if (xos_forward(&c, call) == cell::taken_back) c.signal_mask = mask;
+    if (xos_forward(&c, call) == cell::taken_back) c.signals.mask = mask;
 }
 
 namespace {
@@ -67,30 +68,30 @@ void make_frame_state(context& c) {
 bool faults_on_alternate(const context& c) {
     std::uint64_t flags = 0;
     for (int signal : {cell::sig_segv, cell::sig_bus, cell::sig_fpe, cell::sig_ill})
-        flags |= c.actions->of[signal].flags;
+        flags |= c.signals.actions->of[signal].flags;
     return (flags & cell::sa::onstack) != 0;
 }
 
 /// The frame of the SIGTRAP that ends a step must not lie on the application's stack, which may be
 /// full or lack a guard page. The table is locked exclusively.
 void end_step_on_alternate(context& c) {
-    kernel_sigaction ours = cell::trampoline_for(c.actions->of[cell::sig_trap]);
+    kernel_sigaction ours = cell::trampoline_for(c.signals.actions->of[cell::sig_trap]);
     ours.flags |= cell::sa::onstack;
     raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
 }
 
 /// A SIGTRAP that is the application's goes where the application wants it.
 void deliver_trap_where_wanted(context& c) {
-    const kernel_sigaction ours = cell::trampoline_for(c.actions->of[cell::sig_trap]);
+    const kernel_sigaction ours = cell::trampoline_for(c.signals.actions->of[cell::sig_trap]);
     raw_syscall(__NR_rt_sigaction, cell::sig_trap, as_long(&ours), 0, 8);
 }
 
 /// Expects the extended state in c.fpu and the final value in FS.
 [[noreturn]] void launch(context& c, const arch::general_registers& r, std::uint64_t mask,
                          bool step) {
-    c.hops++;
+    c.statistics.hops++;
     make_frame_state(c);
-    kernel_ucontext& u = c.hop.context;
+    kernel_ucontext& u = c.frame.context;
     base::zero_bytes(&u, sizeof u);
     u.flags = cell::uc::fp_xstate | cell::uc::sigcontext_ss | cell::uc::strict_restore_ss;
     put_registers(u, r);
@@ -100,24 +101,25 @@ void deliver_trap_where_wanted(context& c) {
     u.ss = 0x2b;
     u.fpu_state = reinterpret_cast<std::uint64_t>(c.fpu.bytes);
     u.mask = mask;
-    u.stack = c.alternate;
+    u.stack = c.signals.alternate;
     if (step && !faults_on_alternate(c)) {
         u.stack = {reinterpret_cast<std::uint64_t>(c.step_stack), 0, 0, sizeof c.step_stack};
-        c.private_alternate = true;
+        c.hop.private_alternate = true;
     }
-    c.stepping = step;
-    c.hopping = 1;
-    c.blocks_calls = c.native;
+    c.hop.stepping = step;
+    c.hop.in_flight = 1;
+    c.native.blocks_calls = c.native.running;
     xos_sigreturn(&u);
 }
 
 /// Takes a SIGTRAP that the application has blocked out of the step's way, until the landing.
 void hold_blocked_trap(context& c) {
-    if (!(c.signal_mask & bit_of(cell::sig_trap))) return;
+    if (!(c.signals.mask & bit_of(cell::sig_trap))) return;
     const std::uint64_t wanted = bit_of(cell::sig_trap), at_once[2] = {0, 0};
-    const bool taken = raw_syscall(__NR_rt_sigtimedwait, as_long(&wanted), as_long(&c.held.info),
-                                   as_long(at_once), 8) == cell::sig_trap;
-    c.held.number = taken ? cell::sig_trap : 0;
+    const bool taken =
+        raw_syscall(__NR_rt_sigtimedwait, as_long(&wanted), as_long(&c.hop.held.info),
+                    as_long(at_once), 8) == cell::sig_trap;
+    c.hop.held.number = taken ? cell::sig_trap : 0;
 }
 
 [[noreturn]] void hop(context& c, const arch::general_registers& r, std::uint64_t mask, bool step) {
@@ -131,40 +133,40 @@ void hold_blocked_trap(context& c) {
 }  // namespace
 
 void alternate_off(context& c) {
-    if ((c.alternate.flags & cell::ss::disable) && !c.private_alternate) return;
-    c.private_alternate = false;
+    if ((c.signals.alternate.flags & cell::ss::disable) && !c.hop.private_alternate) return;
+    c.hop.private_alternate = false;
     const kernel_stack off{0, cell::ss::disable, 0, 0};
     raw_syscall(__NR_sigaltstack, as_long(&off), 0);
 }
 
-void lock_table(context& c, context::holding how) {
-    if (how == context::holding::exclusive)
-        c.actions->lock.lock();
+void lock_table(context& c, table_hold how) {
+    if (how == table_hold::exclusive)
+        c.signals.actions->lock.lock();
     else
-        c.actions->lock.lock_shared();
-    c.table_lock = how;
+        c.signals.actions->lock.lock_shared();
+    c.hop.table_lock = how;
 }
 
 void unlock_table(context& c) {
-    const auto how = c.table_lock;
-    c.table_lock = context::holding::nothing;
-    if (how == context::holding::exclusive) c.actions->lock.unlock();
-    if (how == context::holding::shared) c.actions->lock.unlock_shared();
+    const auto how = c.hop.table_lock;
+    c.hop.table_lock = table_hold::nothing;
+    if (how == table_hold::exclusive) c.signals.actions->lock.unlock();
+    if (how == table_hold::shared) c.signals.actions->lock.unlock_shared();
 }
 
 void continue_natively(context& c, const arch::general_registers& r) {
-    launch(c, r, c.signal_mask & ~bit_of(cell::sig_sys), false);
+    launch(c, r, c.signals.mask & ~bit_of(cell::sig_sys), false);
 }
 
 void leave_natively(context& c, const arch::general_registers& r) {
-    launch(c, r, c.signal_mask, false);
+    launch(c, r, c.signals.mask, false);
 }
 
 void return_natively(context& c, kernel_ucontext& frame) {
-    frame.mask = c.signal_mask & ~bit_of(cell::sig_sys);
-    frame.stack = c.alternate;
-    c.hopping = 1;
-    c.blocks_calls = 1;
+    frame.mask = c.signals.mask & ~bit_of(cell::sig_sys);
+    frame.stack = c.signals.alternate;
+    c.hop.in_flight = 1;
+    c.native.blocks_calls = 1;
     xos_sigreturn(&frame);
 }
 
@@ -190,22 +192,22 @@ bool set_extended_state(context& c, const void* fpu_state) {
 }
 
 void reveal_page(context& c) {
-    if (!c.concealed.page) return;
-    the_cell.hooks.reveal(c.concealed);
-    c.concealed = {};
+    if (!c.hop.concealed.page) return;
+    the_cell.hooks.reveal(c.hop.concealed);
+    c.hop.concealed = {};
 }
 
 void step_in_host(context& c, const arch::general_registers& r) {
     const std::uint64_t mask = block_signals(c);
-    if (c.signals_pending) return;
-    c.signal_mask = mask;
+    if (c.signals.pending) return;
+    c.signals.mask = mask;
     // In-guest handlers hear of a refusal only through a handler in the kernel. But a process that
     // the default action will end must end where the guest is, for its core dump.
-    const bool handlers_first = !c.pass_to_linux && (any_page_fault_handler() || c.probed);
-    lock_table(c, context::holding::exclusive);
+    const bool handlers_first = !c.hop.pass_to_linux && (any_page_fault_handler() || c.hop.probed);
+    lock_table(c, table_hold::exclusive);
     end_step_on_alternate(c);
     for (int signal : {cell::sig_segv, cell::sig_bus}) {
-        if (c.actions->of[signal].handler > 1) continue;
+        if (c.signals.actions->of[signal].handler > 1) continue;
         if (handlers_first) {
             const kernel_sigaction ours = cell::trampoline_for({0, cell::sa::onstack, 0, 0});
             raw_syscall(__NR_rt_sigaction, signal, as_long(&ours), 0, 8);
@@ -221,18 +223,18 @@ void step_in_host(context& c, const arch::general_registers& r) {
 
 void call_in_host(context& c, const arch::general_registers& r, int signal) {
     const std::uint64_t mask = block_signals(c);
-    if (c.signals_pending) return;
-    c.signal_mask = mask;
-    lock_table(c, context::holding::exclusive);
+    if (c.signals.pending) return;
+    c.signals.mask = mask;
+    lock_table(c, table_hold::exclusive);
     end_step_on_alternate(c);
     unlock_table(c);
     hop(c, r, all_signals & ~(bit_of(signal) | bit_of(cell::sig_trap)), true);
 }
 
 void break_in_host(context& c, const arch::general_registers& r) {
-    c.probed = r.rip;
+    c.hop.probed = r.rip;
     step_in_host(c, r);
-    c.probed = 0;
+    c.hop.probed = 0;
 }
 
 void show_memory_for_core() {
@@ -245,29 +247,30 @@ void end_by(context& c, const cell::queued_signal& s) {
     set_default_action(s.number);
     show_memory_for_core();
     set_mask(0);
-    raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, s.number,
+    raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread.id, s.number,
                 as_long(&s.info));
     cell::die(&c, "a fatal signal did not end the process", static_cast<unsigned>(s.number));
 }
 
 void deliver(context& c, const arch::general_registers& r, const cell::queued_signal& s) {
-    lock_table(c, context::holding::shared);
-    if (c.actions->of[s.number].flags & cell::sa::resethand || s.number == cell::sig_trap) {
+    lock_table(c, table_hold::shared);
+    if (c.signals.actions->of[s.number].flags & cell::sa::resethand || s.number == cell::sig_trap) {
         // The handler runs once, even if another thread has the same signal to deliver.
         unlock_table(c);
-        lock_table(c, context::holding::exclusive);
+        lock_table(c, table_hold::exclusive);
     }
-    if (c.actions->of[s.number].handler <= 1) return unlock_table(c);
+    if (c.signals.actions->of[s.number].handler <= 1) return unlock_table(c);
     if (s.number == cell::sig_trap) deliver_trap_where_wanted(c);
-    const long queued = raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id,
+    const long queued = raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread.id,
                                     s.number, as_long(&s.info));
     if (queued < 0)
         cell::die(&c, "a signal could not be queued again", static_cast<unsigned>(-queued));
     // If Linux cannot write the frame it raises SIGSEGV, or ends the process if SIGSEGV is blocked
     // or has no handler.
     std::uint64_t open = bit_of(s.number);
-    if (c.actions->of[cell::sig_segv].handler > 1) open |= bit_of(cell::sig_segv) & ~c.signal_mask;
-    c.delivering = s.number;
+    if (c.signals.actions->of[cell::sig_segv].handler > 1)
+        open |= bit_of(cell::sig_segv) & ~c.signals.mask;
+    c.hop.delivering = s.number;
     refuse_frame_as_the_guest(c, r.rsp, s.number);
     hop(c, r, all_signals & ~open, false);
 }
@@ -277,9 +280,9 @@ bool return_from_handler(context& c, const kernel_ucontext& u, const void* fpu_s
     arch::general_registers r = registers_of(u);
     r.rflags = (r.rflags & arch::rflags::user) | arch::rflags::fixed | arch::rflags::interrupt;
     cell::resume_at(c, r);
-    c.alternate = u.stack;
-    if (u.stack.flags & cell::ss::disable) c.alternate = {0, cell::ss::disable, 0, 0};
-    c.alternate.flags &= ~cell::ss::onstack;
+    c.signals.alternate = u.stack;
+    if (u.stack.flags & cell::ss::disable) c.signals.alternate = {0, cell::ss::disable, 0, 0};
+    c.signals.alternate.flags &= ~cell::ss::onstack;
     apply_mask(c, u.mask);
     return true;
 }

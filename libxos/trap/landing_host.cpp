@@ -13,6 +13,7 @@ using cell::context;
 using cell::kernel_sigaction;
 using cell::kernel_siginfo;
 using cell::kernel_ucontext;
+using cell::table_hold;
 using cell::the_cell;
 
 namespace {
@@ -33,7 +34,7 @@ void take_back(context& c, const kernel_ucontext& u) {
 
 [[noreturn]] void go_on(context& c, const kernel_ucontext& u) {
     take_back(c, u);
-    set_mask(c.signal_mask);
+    set_mask(c.signals.mask);
     cell::run_loop(c);
 }
 
@@ -65,14 +66,14 @@ void take_back(context& c, const kernel_ucontext& u) {
     r.rflags = arch::rflags::fixed;
     cell::resume_at(c, r);
     set_extended_state(c, reinterpret_cast<const void*>(u.fpu_state));
-    set_mask(c.signal_mask);
+    set_mask(c.signals.mask);
     cell::run_loop(c);
 }
 
 /// Resets the action after one use if it asked for that. The table is locked exclusively then.
 void reset_if_once(context& c, int signal) {
-    if (!(c.actions->of[signal].flags & cell::sa::resethand)) return;
-    c.actions->of[signal].handler = 0;
+    if (!(c.signals.actions->of[signal].flags & cell::sa::resethand)) return;
+    c.signals.actions->of[signal].handler = 0;
     if (signal != cell::sig_trap) set_default_action(signal);
 }
 
@@ -81,12 +82,12 @@ void reset_if_once(context& c, int signal) {
 [[noreturn]] void postpone(context& c, int signal, const kernel_siginfo& info,
                            const kernel_ucontext& u) {
     take_back(c, u);
-    if (c.signal_mask & bit_of(signal)) {
+    if (c.signals.mask & bit_of(signal)) {
         queue_for_linux(c, {signal, info});
-        set_mask(c.signal_mask);
+        set_mask(c.signals.mask);
     } else {
-        c.waiting = {signal, info};
-        c.signals_pending = 1;
+        c.signals.waiting = {signal, info};
+        c.signals.pending = 1;
     }
     cell::run_loop(c);
 }
@@ -104,7 +105,7 @@ bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucon
 [[noreturn]] void deliver_trap(context& c, const kernel_siginfo& info, const kernel_ucontext& u) {
     const cell::queued_signal trap{cell::sig_trap, info};
     take_back(c, u);
-    if (!(c.signal_mask & bit_of(cell::sig_trap))) deliver(c, registers_of(u), trap);
+    if (!(c.signals.mask & bit_of(cell::sig_trap))) deliver(c, registers_of(u), trap);
     end_by(c, trap);
 }
 
@@ -115,8 +116,8 @@ bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucon
         c.cpu.write_fs(arch::read_fs_base());
     const bool finished = (signal == cell::sig_trap && info->code == trap_trace) ||
                           probe_has_stepped(signal, *info, u, probed);
-    if (c.held.number) queue_for_linux(c, c.held);
-    c.held.number = 0;
+    if (c.hop.held.number) queue_for_linux(c, c.hop.held);
+    c.hop.held.number = 0;
     if (!finished && info->code <= 0) postpone(c, signal, *info, u);
     // The instruction succeeded: a stack grew, or a page came back meanwhile.
     if (finished) go_on(c, u);
@@ -125,40 +126,40 @@ bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucon
     if (probed && u.rip != probed && is_fault(signal)) go_on(c, u);
     if (signal == cell::sig_trap) deliver_trap(c, *info, u);
     const bool refused = signal == cell::sig_segv || signal == cell::sig_bus;
-    if (refused && u.vector == arch::vector_page_fault && !c.pass_to_linux &&
+    if (refused && u.vector == arch::vector_page_fault && !c.hop.pass_to_linux &&
         wants(u.fault_address)) {
         offer_to_handlers(c, u);
     }
-    if (refused && c.actions->of[signal].handler <= 1 && !c.pass_to_linux) {
-        c.pass_to_linux = true;
+    if (refused && c.signals.actions->of[signal].handler <= 1 && !c.hop.pass_to_linux) {
+        c.hop.pass_to_linux = true;
         const arch::general_registers r = registers_of(u);
-        set_mask(c.signal_mask);
+        set_mask(c.signals.mask);
         step_in_host(c, r);
         cell::resume_at(c, r);
         cell::run_loop(c);
     }
-    c.pass_to_linux = false;
+    c.hop.pass_to_linux = false;
     run_handler(c, signal, info, u);
 }
 
 }  // namespace
 
 void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u) {
-    const bool once = c.actions->of[signal].flags & cell::sa::resethand;
-    if (c.table_lock == context::holding::nothing ||
-        (once && c.table_lock == context::holding::shared)) {
+    const bool once = c.signals.actions->of[signal].flags & cell::sa::resethand;
+    if (c.hop.table_lock == table_hold::nothing ||
+        (once && c.hop.table_lock == table_hold::shared)) {
         unlock_table(c);
-        lock_table(c, context::holding::exclusive);
+        lock_table(c, table_hold::exclusive);
     }
-    const kernel_sigaction action = c.actions->of[signal];
-    u.mask = c.signal_mask;
+    const kernel_sigaction action = c.signals.actions->of[signal];
+    u.mask = c.signals.mask;
     if (action.handler <= 1) {
         unlock_table(c);
         end_by(c, {signal, *info});
     }
     reset_if_once(c, signal);
     unlock_table(c);
-    c.signals++;
+    c.statistics.signals++;
     arch::general_registers r = registers_of(u);
     r.rdi = static_cast<std::uint64_t>(signal);
     r.rsi = reinterpret_cast<std::uint64_t>(info);
@@ -169,10 +170,10 @@ void run_handler(context& c, int signal, kernel_siginfo* info, kernel_ucontext& 
     r.rflags &= ~(arch::rflags::direction | arch::rflags::resume | arch::rflags::trap);
     cell::resume_at(c, r);
     set_extended_state(c, nullptr);
-    if (static_cast<std::uint32_t>(c.alternate.flags) & cell::ss::autodisarm) {
-        c.alternate = {0, cell::ss::disable, 0, 0};
+    if (static_cast<std::uint32_t>(c.signals.alternate.flags) & cell::ss::autodisarm) {
+        c.signals.alternate = {0, cell::ss::disable, 0, 0};
     }
-    std::uint64_t mask = c.signal_mask | action.mask;
+    std::uint64_t mask = c.signals.mask | action.mask;
     if (!(action.flags & cell::sa::nodefer)) mask |= bit_of(signal);
     set_mask(mask);
     cell::run_loop(c);
@@ -186,18 +187,18 @@ extern "C" {
 [[noreturn]] void xos_landed(int signal, xos::cell::kernel_siginfo* info,
                              xos::cell::kernel_ucontext* u, xos::cell::context* c) {
     using namespace xos;
-    c->hopping = 0;
-    c->blocks_calls = 0;
-    const bool stepped = c->stepping;
-    const int delivering = c->delivering;
-    const std::uint64_t probed = c->probed;
-    c->stepping = false;
-    c->delivering = 0;
-    c->probed = 0;
-    if (c->private_alternate) u->stack = c->alternate;
+    c->hop.in_flight = 0;
+    c->native.blocks_calls = 0;
+    const bool stepped = c->hop.stepping;
+    const int delivering = c->hop.delivering;
+    const std::uint64_t probed = c->hop.probed;
+    c->hop.stepping = false;
+    c->hop.delivering = 0;
+    c->hop.probed = 0;
+    if (c->hop.private_alternate) u->stack = c->signals.alternate;
     trap::alternate_off(*c);
     trap::reveal_page(*c);
-    if (c->native) cell::the_cell.hooks.landed_natively(*c, signal, info, *u);
+    if (c->native.running) cell::the_cell.hooks.landed_natively(*c, signal, info, *u);
     if (stepped) trap::landed_from_step(*c, signal, info, *u, probed);
     // Linux took the signal but could not write its frame. A SIGSEGV that somebody has sent comes
     // first; the other signal is then still Linux's.

@@ -27,18 +27,18 @@ bool raised_by_fault(int signal, const cell::kernel_siginfo& info) {
 }  // namespace
 
 void queue_for_linux(context& c, const cell::queued_signal& s) {
-    raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread_id, s.number,
+    raw_syscall(__NR_rt_tgsigqueueinfo, raw_syscall(__NR_getpid), c.thread.id, s.number,
                 as_long(&s.info));
 }
 
 void forget_waiting(context& c) {
-    c.signals_pending = 0;
+    c.signals.pending = 0;
     c.stop_at_once(false);
 }
 
 void on_signals(context& c) {
     arch::general_registers r;
-    const cell::queued_signal s = c.waiting;
+    const cell::queued_signal s = c.signals.waiting;
     if (!cell::application_registers(c, r)) {
         // Kernel-side code runs on to its next poll; the guest is re-entered with the signal
         // waiting.
@@ -50,15 +50,15 @@ void on_signals(context& c) {
     cell::clear_poll(c);
     deliver(c, r, s);
     // The action has changed meanwhile: the call that gave way is made after all.
-    if (c.where == cell::position::taken_back) cell::resume_at(c, r);
+    if (c.stop.where == cell::position::taken_back) cell::resume_at(c, r);
     leave_to_default(c, s);
-    set_mask(c.signal_mask);
+    set_mask(c.signals.mask);
 }
 
 void leave_to_default(context& c, const cell::queued_signal& s) {
-    auto& lock = c.actions->lock;
+    auto& lock = c.signals.actions->lock;
     lock.lock();
-    const std::uint64_t handler = c.actions->of[s.number].handler;
+    const std::uint64_t handler = c.signals.actions->of[s.number].handler;
     // The kernel's handler may be libxos's: for SIGTRAP, and for faults that handlers want.
     if (handler == 0) set_default_action(s.number);
     // A signal that has a handler again is an ordinary one.
@@ -68,12 +68,12 @@ void leave_to_default(context& c, const cell::queued_signal& s) {
 
 void on_leaving(context& c) {
     // All signals are blocked, and GS says "outside" again: Linux delivers to the handler directly.
-    if (c.signals_pending) {
-        queue_for_linux(c, c.waiting);
+    if (c.signals.pending) {
+        queue_for_linux(c, c.signals.waiting);
         forget_waiting(c);
     }
-    if (!(c.alternate.flags & cell::ss::disable)) {
-        raw_syscall(__NR_sigaltstack, as_long(&c.alternate), 0);
+    if (!(c.signals.alternate.flags & cell::ss::disable)) {
+        raw_syscall(__NR_sigaltstack, as_long(&c.signals.alternate), 0);
     }
 }
 
@@ -90,10 +90,10 @@ void xos_record_signal(int signal, const xos::cell::kernel_siginfo* info,
     if (trap::raised_by_fault(signal, *info)) {
         cell::die_in_host(c, signal, *info, *u);
     }
-    c->waiting.number = signal;
-    c->waiting.info = *info;
-    c->signal_mask = u->mask;
-    c->signals_pending = 1;
+    c->signals.waiting.number = signal;
+    c->signals.waiting.info = *info;
+    c->signals.mask = u->mask;
+    c->signals.pending = 1;
     c->stop_at_once(true);
     u->mask = ~std::uint64_t{0};
     // A forwarded call that has not begun, or that the kernel would make again after the handler,

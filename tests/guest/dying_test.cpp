@@ -82,7 +82,7 @@ TEST_CASE("a triple fault ends the process with a report") {
     if (cell_mode() == mode::ring3) return;  // nothing at CPL 3 can cause one: see the next test
     const ended e = in_child([] {
         scoped_entry inside;
-        std::memset(reinterpret_cast<void*>(the_cell.interrupt_table.value), 0,
+        std::memset(reinterpret_cast<void*>(the_cell.guest.interrupt_table.value), 0,
                     32 * sizeof(arch::idt_gate));
         asm volatile("ud2");
         return 1;
@@ -137,7 +137,7 @@ TEST_CASE("in ring3 the application cannot reach page tables and descriptor tabl
         INFO(e.errors);
         return e.status == "signal 11";
     };
-    CHECK(faults(the_cell.interrupt_table.value));
+    CHECK(faults(the_cell.guest.interrupt_table.value));
     CHECK(faults(the_cell.arena.begin().value));
 }
 

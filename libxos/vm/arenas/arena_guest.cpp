@@ -65,7 +65,7 @@ bool arena::give_back(gva at, std::uint64_t bytes, bool clean) {
 
 bool arena::empty_caches() {
     bool some = false;
-    const unsigned vcpus = __atomic_load_n(&cell::the_cell.context_count, __ATOMIC_ACQUIRE);
+    const unsigned vcpus = __atomic_load_n(&cell::the_cell.contexts.count, __ATOMIC_ACQUIRE);
     caches_.empty(vcpus, [&](const extent_caches::extent& e) {
         pages_.free(e.first, e.count, false);
         some = true;

@@ -87,13 +87,13 @@ outcome arena::reserve(const arena_options& options) {
     memory::region made;
     if (auto failed = space.add_frames(hva{metadata.value}, own, made); !failed.ok()) return failed;
 
-    const hva slots = cell.arena.allocate_kernel(extent_caches::bytes_of_slots(cell.max_contexts));
+    const hva slots = cell.arena.allocate_kernel(extent_caches::bytes_of_slots(cell.contexts.most));
     if (!slots.value) return {step::reserve_memory, base::error::nomem};
 
     memory::host_edit editing(lock());
     pages_.attach(reinterpret_cast<void*>(metadata.value), pages);
     caches_.attach(reinterpret_cast<void*>(metadata.value + of_pages),
-                   reinterpret_cast<void*>(slots.value), cell.max_contexts);
+                   reinterpret_cast<void*>(slots.value), cell.contexts.most);
     physical_ = space.allocate_physical(hva{begin.value}, length);
     if (!physical_.value) return {step::physical_address_space, 0};
     if (auto failed = add_empty_view(begin, length, view_); !failed.ok()) return failed;
@@ -313,8 +313,8 @@ outcome reserve_process_arena(const arena_options& planned) {
     arena_options options = planned;
     if (options.bytes > most) options.bytes = most;
     if (auto failed = the_process_arena.reserve(options); !failed.ok()) return failed;
-    cell::the_cell.guarded = the_process_arena.begin();
-    cell::the_cell.guarded_length = the_process_arena.length();
+    cell::the_cell.guard.begin = the_process_arena.begin();
+    cell::the_cell.guard.length = the_process_arena.length();
     return base::success;
 }
 

@@ -12,7 +12,7 @@ process_memory the_process_memory;
 
 /// Memory that may be written or executed may be read, as on all x86 without protection keys.
 access grant(std::uint64_t protection) {
-    if (!(protection & PROT_WRITE)) cell::the_cell.hides_memory = true;
+    if (!(protection & PROT_WRITE)) cell::the_cell.guard.hides = true;
     if (!(protection & all_protections)) return access::none;
     return static_cast<access>(1u | (protection & PROT_WRITE ? 2u : 0u) |
                                (protection & PROT_EXEC ? 4u : 0u));

@@ -252,7 +252,7 @@ void retire_arena(zero_pages what) {
         tell_linux(a, what);
         mark_as_linux(a.begin(), a.grown(), false);
         the_process_memory.linux_pages = 0;
-        cell::the_cell.guarded_length = 0;
+        cell::the_cell.guard.length = 0;
         a.retire();
     }
     cell::the_cell.space().readmit(a.own_view().begin);

@@ -33,7 +33,7 @@ namespace {
 constexpr std::uint64_t exact_place = MAP_FIXED | MAP_FIXED_NOREPLACE;
 
 bool is_taken_back(const context& c) {
-    return c.where == cell::position::taken_back;
+    return c.stop.where == cell::position::taken_back;
 }
 
 /// Whether a call concerns memory that the cell needs to continue. Linux refuses the same for its

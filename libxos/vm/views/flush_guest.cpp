@@ -30,10 +30,10 @@ void give_up_page(void* page) {
 /// vCPUs that hold none check their flag before they continue.
 bool others_hold_translations(const arch::guest_area& own) {
     auto& cell = cell::the_cell;
-    const unsigned n = __atomic_load_n(&cell.context_count, __ATOMIC_ACQUIRE);
+    const unsigned n = __atomic_load_n(&cell.contexts.count, __ATOMIC_ACQUIRE);
     bool some = false;
     for (unsigned i = 0; i < n; i++) {
-        arch::guest_area& other = *cell.areas[i];
+        arch::guest_area& other = *cell.contexts.areas[i];
         if (&other == &own) continue;
         __atomic_exchange_n(&other.flush_wanted, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&other.holds_translations, __ATOMIC_SEQ_CST)) some = true;
@@ -42,11 +42,11 @@ bool others_hold_translations(const arch::guest_area& own) {
 }
 
 void flush_others() {
-    if (cell::the_cell.context_count < 2) return;
+    if (cell::the_cell.contexts.count < 2) return;
     const arch::guest_area& own = *arch::current_area();
     if (!others_hold_translations(own)) return;
     // KVM only flushes for a page that the guest has used, so the page is touched first.
-    auto* page = reinterpret_cast<volatile char*>(cell::the_cell.flush_page.value);
+    auto* page = reinterpret_cast<volatile char*>(cell::the_cell.guest.flush_page.value);
     *page = 1;
     arch::call_host_from_kernel(give_up_page, const_cast<char*>(page));
 }

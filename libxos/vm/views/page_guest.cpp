@@ -2,8 +2,8 @@
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/views/direct.hpp"
-#include "libxos/vm/views/spaces.hpp"
 #include "libxos/vm/views/services.hpp"
+#include "libxos/vm/views/spaces.hpp"
 
 namespace xos::vm {
 
@@ -69,7 +69,7 @@ struct place {
 /// Whether one instruction flushes a page.
 bool is_only_cpu() {
     const auto& cell = cell::the_cell;
-    return __atomic_load_n(&cell.context_count, __ATOMIC_ACQUIRE) < 2 && cell.current != mode::pvm;
+    return __atomic_load_n(&cell.contexts.count, __ATOMIC_ACQUIRE) < 2 && cell.current != mode::pvm;
 }
 
 gva gva_of(long value) {

@@ -2,10 +2,10 @@
 #include "libxos/base/errno.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/views/direct.hpp"
-#include "libxos/vm/views/spaces.hpp"
-#include "libxos/vm/views/view_edits.hpp"
 #include "libxos/vm/views/frame_pool.hpp"
 #include "libxos/vm/views/services.hpp"
+#include "libxos/vm/views/spaces.hpp"
+#include "libxos/vm/views/view_edits.hpp"
 
 extern "C" void xos_load_root_pvm(std::uint64_t root);
 
@@ -205,8 +205,8 @@ void drop_view(other_space& s, unsigned n, bool last_of_upper) {
 
 bool runs_somewhere(std::uint64_t number) {
     auto& cell = cell::the_cell;
-    for (unsigned i = 0; i < cell.context_count; i++) {
-        if (cell.areas[i]->space == number) return true;
+    for (unsigned i = 0; i < cell.contexts.count; i++) {
+        if (cell.contexts.areas[i]->space == number) return true;
     }
     return false;
 }
@@ -317,15 +317,15 @@ long space_switch(long number, long, long, long, long, long) {
                             .physical_of(reinterpret_cast<std::uint64_t>(the_spaces[number].root))
                             .value
                       : main_space().root().value;
-        if (cell::the_cell.tags_translations) root |= static_cast<std::uint64_t>(number);
+        if (cell::the_cell.guest.tags_translations) root |= static_cast<std::uint64_t>(number);
         area.root = root;
         number = previous;
         if (cell::the_cell.current == mode::pvm) {
             xos_load_root_pvm(root);
         } else {
             constexpr std::uint64_t keep_translations = std::uint64_t{1} << 63;
-            const bool kept =
-                cell::the_cell.tags_translations && area.flushes_seen[area.space] == the_flushes;
+            const bool kept = cell::the_cell.guest.tags_translations &&
+                              area.flushes_seen[area.space] == the_flushes;
             asm volatile("movq %0, %%cr3"
                          :
                          : "r"(kept ? root | keep_translations : root)
