@@ -385,6 +385,41 @@ TEST_CASE("a program that limits its address space gets no more, and keeps worki
     });
 }
 
+TEST_CASE("files are mapped over the heap while all memory becomes Linux's") {
+    // Maps a file over a part of a mapping and unmaps it, until told to end; the first error, or 0.
+    const auto map_files = [](char* base, int file, const std::atomic<bool>& end) {
+        for (unsigned i = 0; !end.load(std::memory_order_relaxed) || i < 8; i++) {
+            char* const at = base + i % 16 * page;
+            if (mmap(at, page, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, 0) != at) return 1;
+            if (at[0] != 'x') return 2;
+            if (munmap(at, page) != 0) return 3;
+            unsigned char resident = 0;
+            if (mincore(at, page, &resident) != -1 || errno != ENOMEM) return 4;
+        }
+        return 0;
+    };
+    const auto retire = [&](unsigned round) {
+        const int file = memfd_create("file", MFD_CLOEXEC);
+        if (write(file, "x", 1) != 1 || ftruncate(file, page) != 0) return 10;
+        auto* const base = static_cast<char*>(
+            mmap(nullptr, 16 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        std::atomic<bool> end = false;
+        std::atomic<int> wrong = -1;
+        std::thread other([&] { wrong = map_files(base, file, end); });
+        for (unsigned i = 0; i < round; i++) sched_yield();
+        close(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC)));
+        end = true;
+        other.join();
+        return wrong.load();
+    };
+    same([&] {
+        lines seen;
+        for (unsigned round = 0; round < 12; round++)
+            seen.push_back(in_child([&] { return retire(round); }).status);
+        return seen;
+    });
+}
+
 TEST_CASE("memory watched by a userfaultfd is Linux's, also what was used before") {
     const auto natively = [] {
         lines seen;

@@ -104,17 +104,21 @@ long map_in_arena(context& c, const range& r, const std::uint64_t* a) {
     const std::uint64_t end = r.begin - arena.begin() + r.length;
     if (end > arena.grown() && !arena.grow_to(end).ok()) return -base::error::nomem;
     const bool replaces = !(a[3] & MAP_FIXED_NOREPLACE);
+    bool retired = false;
     {
         memory::host_edit editing(lock());
-        if (!arena.exists()) return forward(c, __NR_mmap, a);
-        if (!replaces && !arena.pages().take(arena.page_of(r.begin), r.length / page_size))
+        retired = !arena.exists();
+        if (!retired && !replaces &&
+            !arena.pages().take(arena.page_of(r.begin), r.length / page_size))
             return -base::error::exist;
-        take_free_pages(r);
+        if (!retired) take_free_pages(r);
     }
+    if (retired) return forward(c, __NR_mmap, a);
     const std::uint64_t flags = (a[3] & ~exact_place) | MAP_FIXED;
     const std::uint64_t call[6] = {a[0], a[1], a[2], flags, a[4], a[5]};
     const long result = forward(c, __NR_mmap, call);
     memory::host_edit editing(lock());
+    if (!arena.exists()) return result;  // retired meanwhile
     if (is_taken_back(c) || is_error(result)) {
         give_back_unmapped(r);
         return result;
@@ -130,6 +134,9 @@ long unmap_in_arena(const range& r) {
     if (const long error = memory_arena().map_fresh(r.begin, r.length)) return error;
     arena& a = memory_arena();
     memory::host_edit editing(lock());
+    if (!a.exists())  // retired meanwhile
+        return raw_syscall(__NR_munmap, static_cast<long>(r.begin.value),
+                           static_cast<long>(r.length));
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size) {
         if (is_linux(entry_at(p))) the_process_memory.linux_pages--;
     }
