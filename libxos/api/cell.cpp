@@ -152,7 +152,7 @@ const char* name(transport t) noexcept {
 
 transport current_transport() noexcept {
     if (!the_cell.started) return transport::automatic;
-    return the_cell.calls.module.attached() ? transport::module : transport::exit;
+    return the_cell.calls.way.name;
 }
 
 std::string mode_reason() {

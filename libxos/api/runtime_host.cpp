@@ -1,4 +1,5 @@
 #include "libxos/api/runtime.hpp"
+#include "libxos/forward/transports.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
@@ -40,7 +41,7 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .trap = trap::on_trap,
                                     .refused = trap::on_refused,
                                     .signals = trap::on_signals,
-                                    .interrupted = syscall::on_interrupted,
+                                    .interrupted = forward::on_interrupted,
                                     .leaving = on_leaving,
                                     .why_refused = vm::why_refused,
                                     .show_memory = vm::show_arena_to_linux,
@@ -51,6 +52,7 @@ base::outcome start_runtime(const cell::cell_options& options) {
                                     .entrust = entrust,
                                     .touch = touch,
                                     .find_code = vm::find_arena_code,
+                                    .choose_transport = forward::choose_transport,
                                     .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0,

@@ -169,7 +169,7 @@ void describe_as_json(const statistics& s, const memory_inside& memory, const ch
     program_name(w);
     w.field("why", why);
     w.field("mode", cell::mode_name(the_cell.current));
-    w.field("transport", the_cell.calls.module.attached() ? "module" : "exit");
+    w.field("transport", cell::transport_name(the_cell.calls.way.name));
     w.field("entries", s.entries);
     w.field("runs", s.runs);
     w.field("vcpus", s.vcpus);

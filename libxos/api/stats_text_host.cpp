@@ -129,7 +129,7 @@ void describe(const statistics& s, sink out, void* to) {
     line l;
     (l << "xos: process ").dec(static_cast<std::uint64_t>(base::raw_syscall(__NR_getpid)));
     l << ", mode " << cell::mode_name(the_cell.current) << ", transport "
-      << (the_cell.calls.module.attached() ? "module" : "exit");
+      << cell::transport_name(the_cell.calls.way.name);
     p.print(l);
     row(p, "entries", s.entries);
     row(p, "KVM_RUN", s.runs);

@@ -57,6 +57,8 @@ struct exit_hooks {
     /// The guest has tried to execute memory of the arena: returns whether Linux says that it is
     /// code.
     bool (*find_code)(std::uint64_t address);
+    /// Chooses how forwarded calls reach Linux, for a VM that has just been made.
+    base::outcome (*choose_transport)(transport wanted);
     /// A forked child that runs natively has made a call, or gets a signal. Does not return.
     void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
 };
@@ -110,9 +112,23 @@ struct context_pool {
     arch::guest_area* areas[limit];
 };
 
-/// How forwarded calls reach Linux.
+/// A way in which the application's calls reach Linux (forward/).
 struct call_transport {
-    kvm::call_device module;  ///< attached: the transport is the kernel module
+    transport name = transport::automatic;
+    /// Prepares a VM that has just been made. On failure nothing has changed.
+    base::outcome (*attach)() = nullptr;
+    /// Makes a call (its number and six arguments) for the application; returns taken_back if a
+    /// signal comes first.
+    long (*call)(context&, const std::uint64_t* call) = nullptr;
+    /// Makes calls of a vector in one crossing; the arguments are those of XOS_NR_VECTOR
+    /// (kmod/xos_uapi.h). Returns how many have been made; none, if a signal comes first.
+    long (*calls)(context&, const std::uint64_t* arguments) = nullptr;
+};
+
+struct call_state {
+    call_transport way;
+    kvm::call_device module;  ///< attached: the module answers the doorbell
+    /// A bit for each call that Linux carries out.
     std::uint64_t forwarded[XOS_CALLS / 64] = {};
 };
 
@@ -141,7 +157,8 @@ struct process_state {
     /// The exit status of the process's first thread, if it has ended before the others.
     std::uint64_t leader_status = still_running;
     bool shares_descriptors = false;  ///< with its parent (CLONE_FILES), but not its memory
-    bool had_module = false;          ///< the parent's VM was attached, and this one's shall be
+    /// The parent's, which this process shall have, too.
+    transport wanted = transport::automatic;
 };
 
 struct cell_state {
@@ -155,7 +172,7 @@ struct cell_state {
     kvm::descriptor_set descriptors;
     kvm::capabilities caps;
     kvm::machine machine;
-    call_transport calls;
+    call_state calls;
     guest_setup guest;
     context_pool contexts;
 

@@ -92,15 +92,6 @@ outcome map_own_image() {
     return failure;
 }
 
-/// Attaches the kernel module if it is wanted and available.
-outcome choose_transport(transport wanted) {
-    auto& cell = the_cell;
-    if (wanted == transport::exit) return base::success;
-    auto failed = cell.calls.module.attach(cell.descriptors, cell.machine, cell.contexts.most,
-                                           cell.calls.forwarded);
-    return wanted == transport::module ? failed : base::success;
-}
-
 outcome build(const cell_options& options) {
     auto& cell = the_cell;
     cell.descriptors.initialise();
@@ -132,7 +123,7 @@ outcome build(const cell_options& options) {
     if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
     base::copy_bytes(cell.calls.forwarded, options.forwarded, sizeof cell.calls.forwarded);
     cell.program.native_children = options.native_children;
-    if (auto failed = choose_transport(options.transport); !failed.ok()) return failed;
+    if (auto failed = cell.hooks.choose_transport(options.transport); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
     cell.guest.flush_page = cell.arena.allocate_kernel(page_size);
     if (!cell.guest.flush_page.value) return {step::reserve_memory, base::error::nomem};
@@ -217,7 +208,7 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
 void leave_parent(context* survivor, descriptor_table table) {
     auto& cell = the_cell;
     cell.process = {.shares_descriptors = table == descriptor_table::shared,
-                    .had_module = cell.calls.module.attached()};
+                    .wanted = cell.calls.way.name};
     memory::the_locks.reset();
     cell.actions.lock.reset();
     if (survivor && survivor->signals.actions != &cell.actions) {
@@ -235,6 +226,7 @@ void leave_parent(context* survivor, descriptor_table table) {
         if (!parents) cell.descriptors.close(cpu.fd());
         cpu.forget(cell.caps);
     }
+    (void)cell.hooks.choose_transport(transport::exit);
     if (parents) {
         cell.machine.forget();
         cell.calls.module.forget();
@@ -249,7 +241,7 @@ outcome make_own_machine(context* survivor) {
     if (auto failed = cell.machine.create(cell.descriptors, cell.caps); !failed.ok()) return failed;
     if (auto failed = cell.space().attach_to(cell.machine); !failed.ok()) return failed;
     // A child that may no longer open /dev/xos, or has no descriptor left, works without it.
-    if (cell.process.had_module) (void)choose_transport(transport::automatic);
+    (void)cell.hooks.choose_transport(cell.process.wanted);
     // The other contexts get a vCPU of the new VM when they are taken.
     if (survivor) {
         if (auto failed = remake_context(*survivor); !failed.ok()) return failed;

@@ -14,9 +14,8 @@ using emulation = long (*)(cell::context& c, const std::uint64_t* arguments);
 /// Null for a call that is forwarded.
 emulation emulation_of(std::uint64_t number);
 
-/// The run loop's hooks.
+/// A hook of the run loop.
 void on_system_call(cell::context& c);
-void on_interrupted(cell::context& c);
 
 /// Sets the bit of every call that is forwarded.
 void list_forwarded(std::uint64_t* bits);

@@ -1,11 +1,10 @@
 // A `syscall` instruction of the application has left the guest.
+#include "kmod/xos_uapi.h"
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
-#include "libxos/syscall/arguments.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
 #include "libxos/syscall/trace.hpp"
-#include "libxos/syscall/vector.hpp"
 
 namespace xos::syscall {
 
@@ -130,10 +129,10 @@ void make_call(context& c) {
         return;
     }
     if (number == XOS_NR_VECTOR) [[unlikely]] {
-        area.result = static_cast<std::uint64_t>(vector(c, area.arguments));
+        area.result = static_cast<std::uint64_t>(the_cell.calls.way.calls(c, area.arguments));
         return;
     }
-    const long result = forward_call(c, &area.number);
+    const long result = the_cell.calls.way.call(c, &area.number);
     if (result == taken_back) {
         c.stop.where = position::taken_back;
         return;
@@ -156,7 +155,7 @@ void on_system_call(context& c) {
 
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {
     const std::uint64_t call[7] = {number, a[0], a[1], a[2], a[3], a[4], a[5]};
-    const long result = forward_call(c, call);
+    const long result = the_cell.calls.way.call(c, call);
     if (result == taken_back) c.stop.where = position::taken_back;
     return result;
 }

@@ -7,7 +7,7 @@
 // the pages are Linux's until they are unmapped.
 //
 // Linux sees the arena as one readable and writable mapping. Where a system call would notice the
-// difference, Linux is told first (vm/process/linux_memory.hpp, syscall/arguments.hpp).
+// difference, Linux is told first (vm/process/linux_memory.hpp, forward/arguments.hpp).
 #pragma once
 
 #include "libxos/cell/cell.hpp"

@@ -3,16 +3,19 @@
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/stubs.hpp"
+#include "libxos/forward/transports.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
-#include "libxos/syscall/vector.hpp"
 
-namespace xos::syscall {
+namespace xos::forward {
 
 using cell::context;
 using cell::position;
 using cell::taken_back;
 using cell::the_cell;
+using syscall::copy_in;
+using syscall::copy_out;
+using syscall::table_size;
 
 namespace {
 
@@ -68,9 +71,9 @@ void on_interrupted(context& c) {
     c.stop.where = position::system_call;
     c.stop.at_cpl0 = the_cell.is_ring3();
     if (vector) return settle_vector(c, area);
-    if (made_again(c, code)) return on_system_call(c);
+    if (made_again(c, code)) return syscall::on_system_call(c);
     if (area.number < table_size) c.statistics.forwarded[area.number]++;
     area.result = static_cast<std::uint64_t>(code);
 }
 
-}  // namespace xos::syscall
+}  // namespace xos::forward

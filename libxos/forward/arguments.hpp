@@ -8,10 +8,10 @@
 
 #include "libxos/cell/cell.hpp"
 
-namespace xos::syscall {
+namespace xos::forward {
 
-/// Makes the call (its number and six arguments) for the application; returns cell::taken_back if a
-/// signal comes first.
-long forward_call(cell::context& c, const std::uint64_t* call);
+/// Makes the call (its number and six arguments) on this thread, in host mode; returns
+/// cell::taken_back if a signal comes first.
+long call_by_exit(cell::context& c, const std::uint64_t* call);
 
-}  // namespace xos::syscall
+}  // namespace xos::forward

@@ -5,15 +5,20 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/base/strings.hpp"
 #include "libxos/cell/kernel_abi.hpp"
-#include "libxos/syscall/arguments.hpp"
+#include "libxos/forward/arguments.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/table.hpp"
 
-namespace xos::syscall {
+namespace xos::forward {
 
 using cell::context;
 using cell::io_vector;
 using cell::the_cell;
+using syscall::argument;
+using syscall::copy_in;
+using syscall::entry;
+using syscall::looked_at;
+using syscall::lookup;
 
 namespace {
 
@@ -209,10 +214,11 @@ void entrust_arguments(const std::uint64_t* arguments) {
 
 }  // namespace
 
-long forward_call(context& c, const std::uint64_t* call) {
+long call_by_exit(context& c, const std::uint64_t* call) {
     const auto number = static_cast<std::uint32_t>(call[0]);  // as Linux interprets it
-    const looked_at what = number < table_size ? arguments_to_look_at[number] : looked_at{};
+    const looked_at what =
+        number < syscall::table_size ? syscall::arguments_to_look_at[number] : looked_at{};
     return what.any() ? look_and_forward(c, call, what) : xos_forward(&c, call);
 }
 
-}  // namespace xos::syscall
+}  // namespace xos::forward

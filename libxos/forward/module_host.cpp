@@ -1,0 +1,22 @@
+// The kernel module makes calls inside KVM_RUN (docs/module.md). What it leaves over takes an exit.
+#include "libxos/forward/arguments.hpp"
+#include "libxos/forward/transports.hpp"
+
+namespace xos::forward {
+
+using cell::the_cell;
+
+namespace {
+
+base::outcome attach() {
+    auto& cell = the_cell;
+    return cell.calls.module.attach(cell.descriptors, cell.machine, cell.contexts.most,
+                                    cell.calls.forwarded);
+}
+
+}  // namespace
+
+constinit const cell::call_transport module_transport = {transport::module, attach, call_by_exit,
+                                                         first_call_by_exit};
+
+}  // namespace xos::forward
