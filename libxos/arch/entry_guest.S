@@ -168,58 +168,10 @@ xos_\name\()_forward_end:
         SYSCALL_ENTRY syscall_flat, 0
         SYSCALL_ENTRY syscall_ring3, 1
 
-// ---- local calls that may leave the call to Linux: fn returns XOS_LOCAL_DECLINED. On the system-call
-// stack, above the return address: r10 r9 r8 rdx rsi rdi. The second entry also logs what is answered.
-        .pushsection .data.rel.ro, "aw"
-        .balign 8
-        .globl  xos_traced_calls
-xos_traced_calls:
-        .popsection
-.macro LOCAL_OR_FORWARD number, fn
-        .balign 16
-        .globl  xos_local_\fn
-xos_local_\fn:
-        call    xos_\fn
-        cmpq    $XOS_LOCAL_DECLINED, %rax
-        je      1f
-        ret
-1:      movl    $\number, %eax
-        jmp     xos_decline_local
-        .balign 16
-.Ltraced_\fn:
-        movq    %rdx, %r11
-        rdtsc
-        shlq    $32, %rdx
-        orq     %rdx, %rax
-        movq    %r11, %rdx
-        pushq   %rax
-        pushq   $\number
-        call    xos_\fn
-        popq    %rdi
-        popq    %rsi
-        cmpq    $XOS_LOCAL_DECLINED, %rax
-        je      1b
-        pushq   %rax
-        movq    %rax, %rdx
-        leaq    16(%rsp), %rcx
-        call    xos_trace_local
-        popq    %rax
-        ret
-        .pushsection .data.rel.ro, "aw"
-        .quad   \number, xos_local_\fn, .Ltraced_\fn
-        .popsection
-.endm
-        LOCAL_OR_FORWARD 9, mmap
-        LOCAL_OR_FORWARD 10, mprotect
-        LOCAL_OR_FORWARD 11, munmap
-        LOCAL_OR_FORWARD 12, brk
-        LOCAL_OR_FORWARD 25, mremap
-        LOCAL_OR_FORWARD 28, madvise
-        .pushsection .data.rel.ro, "aw"
-        .globl  xos_traced_calls_end
-xos_traced_calls_end:
-        .popsection
-
+// ---- a local call leaves call RAX to Linux (syscall/local_calls_guest.S). It stays among the stubs: for one
+// instruction the stack is the application's, but the call has not been recorded.
+        .globl  xos_decline_local
+        .hidden xos_decline_local
 xos_decline_local:
         decq    %gs:XOS_AREA_LOCAL_COUNTS(,%rax,8)
         addq    $8, %rsp

@@ -3,7 +3,7 @@
 
 extern "C" {
 
-/// Called by entry_guest.S, on the system-call stack: `saved` is r10 r9 r8 rdx rsi rdi.
+/// Called by local_calls_guest.S, on the system-call stack: `saved` is r10 r9 r8 rdx rsi rdi.
 void xos_trace_local(std::uint64_t number, std::uint64_t began, long result,
                      const std::uint64_t* saved) {
     using namespace xos;

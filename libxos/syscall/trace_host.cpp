@@ -7,15 +7,6 @@
 #include "libxos/syscall/trace.hpp"
 #include "libxos/syscall/trace_text.hpp"
 
-extern "C" {
-/// entry_guest.S: the entries of local calls that may go to Linux, and the entries that also log.
-struct xos_traced_call {
-    std::uint64_t number;
-    xos::local_call plain, traced;
-};
-extern const xos_traced_call xos_traced_calls[], xos_traced_calls_end[];
-}
-
 namespace xos::syscall {
 
 using base::as_long;
@@ -115,12 +106,7 @@ void start_trace(int fd) {
     the_cell.trace = {fd, cycles_now(), base::monotonic_nanoseconds()};
     for (unsigned n = 0; n < table_size; n++) {
         // A call whose entry cannot log leaves the guest, where every call is seen.
-        local_call& entry = xos_local_calls[n];
-        const local_call plain = entry;
-        entry = nullptr;
-        for (const auto* t = xos_traced_calls; t < xos_traced_calls_end; t++) {
-            if (plain && t->plain == plain) entry = t->traced;
-        }
+        xos_local_calls[n] = logging_entry(xos_local_calls[n]);
     }
 }
 

@@ -31,7 +31,7 @@ void show_arena_to_linux();
 }  // namespace xos::vm
 
 extern "C" {
-// Local calls: the result, or XOS_LOCAL_DECLINED.
+// Local calls (syscall/local_calls.def).
 long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protection,
               std::uint64_t flags, std::uint64_t fd, std::uint64_t offset);
 long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t protection);
@@ -40,11 +40,4 @@ long xos_brk(std::uint64_t wanted);
 long xos_mremap(std::uint64_t address, std::uint64_t length, std::uint64_t wanted,
                 std::uint64_t flags, std::uint64_t target);
 long xos_madvise(std::uint64_t address, std::uint64_t length, std::uint64_t advice);
-// The entry stubs of these, which leave a declined call to Linux (entry_guest.S).
-long xos_local_mmap(long, long, long, long, long, long);
-long xos_local_mprotect(long, long, long, long, long, long);
-long xos_local_munmap(long, long, long, long, long, long);
-long xos_local_brk(long, long, long, long, long, long);
-long xos_local_mremap(long, long, long, long, long, long);
-long xos_local_madvise(long, long, long, long, long, long);
 }

@@ -15,11 +15,7 @@ void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t 
                             .pager = pager,
                             .window = window});
     if (bytes == 0) return;
-    xos_local_calls[__NR_mmap] = xos_local_mmap;
-    xos_local_calls[__NR_mprotect] = xos_local_mprotect;
-    xos_local_calls[__NR_munmap] = xos_local_munmap;
-    xos_local_calls[__NR_mremap] = xos_local_mremap;
-    xos_local_calls[__NR_madvise] = xos_local_madvise;
+    syscall::answer_inside(syscall::served::process_memory);
 }
 
 namespace {

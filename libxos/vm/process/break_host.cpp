@@ -125,7 +125,7 @@ void leave_break_to_linux_from_host(std::uint64_t address, std::uint64_t length)
 void serve_break(residency pager, std::uint64_t window) {
     heap().pager = pager;
     heap().window = window;
-    xos_local_calls[__NR_brk] = xos_local_brk;
+    syscall::answer_inside(syscall::served::program_break);
 }
 
 }  // namespace xos::vm
