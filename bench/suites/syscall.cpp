@@ -1,7 +1,9 @@
-// A system call that does nothing: forwarded to Linux, and answered in the guest.
+// A system call that does nothing or little: forwarded to Linux, and answered in the guest.
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -47,6 +49,24 @@ void getppid_by_vector(std::uint64_t operations) {
         }
         operations -= n;
     }
+}
+
+// Anonymous memory, which inside is the process arena's.
+char* heap;
+int zeros = -1;
+
+void open_zeros() {
+    heap = static_cast<char*>(
+        mmap(nullptr, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    heap[0] = 1;
+    zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+}
+void close_zeros() {
+    close(zeros);
+    munmap(heap, 65536);
+}
+void read_zeros(std::uint64_t operations) {
+    for (; operations; operations--) syscall(SYS_read, zeros, heap, 64);
 }
 
 // Any port will do that libxos does not read the answer of.
@@ -96,6 +116,19 @@ const registration by_module({
     .note = "the same, made by the kernel module",
     .linux_way = side{.where = place::outside, .run = getppid_by_libc},
     .xos_way = {.where = place::inside, .run = getppid_by_libc},
+    .way = transport::module,
+});
+
+const registration read_by_module({
+    .suite = "syscall",
+    .name = "read-64-module",
+    .note = "read of 64 bytes of /dev/zero into anonymous memory, made by the kernel module",
+    .linux_way = side{.where = place::outside,
+                      .setup = open_zeros,
+                      .run = read_zeros,
+                      .teardown = close_zeros},
+    .xos_way =
+        {.where = place::inside, .setup = open_zeros, .run = read_zeros, .teardown = close_zeros},
     .way = transport::module,
 });
 
