@@ -16,6 +16,7 @@
 #include <linux/entry-common.h>
 #include <linux/entry-kvm.h>
 #include <linux/file.h>
+#include <linux/futex.h>
 #include <linux/kprobes.h>
 #include <linux/kvm_host.h>
 #include <linux/miscdevice.h>
@@ -26,7 +27,9 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/security.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/socket.h>
 #include <linux/static_call.h>
 #include <linux/uaccess.h>
 #include <kvm/iodev.h>
@@ -77,6 +80,16 @@ struct xos_state {
 	struct xos_statistics statistics;
 };
 
+/* Set once, before the length. Whatever it says, only the process's own memory is read by it. */
+struct xos_guarded {
+	u64 begin;
+	u64 length;	/* 0: nothing is guarded (yet, or any more) */
+	u64 root;
+	u64 physical;
+	u64 bytes;	/* of the tables; 0: not set */
+	const char __user *tables;
+};
+
 struct xos_cell {
 	struct kvm_io_device device;
 	struct file *file;	/* /dev/xos itself: the VM's bus holds a reference to it */
@@ -88,7 +101,9 @@ struct xos_cell {
 	u32 max_vcpus;
 	atomic64_t strangers;
 	struct xos_state **vcpus;
-	DECLARE_BITMAP(calls, XOS_CALLS);
+	const u64 __user *descriptors;
+	struct xos_guarded guard;
+	u32 calls[XOS_CALLS];
 };
 
 static struct xos_state *xos_find(struct xos_cell *cell, u32 id)
@@ -123,16 +138,6 @@ static bool xos_watched(void)
 	if (unlikely(work == SYSCALL_WORK_SYSCALL_AUDIT && xos_audit_rules))
 		return READ_ONCE(*xos_audit_rules) || in_compat_syscall();
 	return work || in_compat_syscall();
-}
-
-static bool xos_may_make(const struct xos_cell *cell, const struct xos_call *call)
-{
-	if (call->number >= XOS_CALLS || !test_bit(call->number, cell->calls))
-		return false;
-	/* An execute-only mapping is made by way of PKRU, which is the guest's here. */
-	if (unlikely(call->arguments[2] == PROT_EXEC))
-		return call->number != __NR_mmap && call->number != __NR_mprotect;
-	return true;
 }
 
 static long xos_make(struct xos_state *state, const struct xos_call *call)
@@ -176,6 +181,222 @@ fault:
 	return false;
 }
 
+/* More is left to user space: the way there costs little beside such a call. */
+#define XOS_LOOK_BYTES SZ_2M
+#define XOS_LOOK_ELEMENTS 64
+
+#define XOS_ENTRY_ADDRESS GENMASK_ULL(51, PAGE_SHIFT)
+#define XOS_TABLES_MASK GENMASK_ULL(45, PAGE_SHIFT)
+
+/*
+ * Whether the guest's tables let it read, or write, all of this memory. An offset into the tables
+ * is cut to less than half of what user addresses have, so that not even a speculative read with a
+ * wrong one, which the check behind it would have stopped, comes to an address of the kernel's.
+ */
+static noinline bool xos_walk(const struct xos_guarded *guard, u64 at, u64 bytes, bool write)
+{
+	const char __user *tables = guard->tables;
+	const u64 wanted = _PAGE_PRESENT | (write ? _PAGE_RW : 0);
+	const u64 end = at + bytes;
+	bool allowed = false;
+
+	if (!user_read_access_begin(tables, guard->bytes))
+		return false;
+	do {
+		u64 entry = guard->root, slot;
+		unsigned int shift;
+
+#pragma GCC unroll 4
+		for (shift = 39; shift >= PAGE_SHIFT; shift -= 9) {
+			slot = ((entry & XOS_ENTRY_ADDRESS) - guard->physical) & XOS_TABLES_MASK;
+			if (slot >= guard->bytes)
+				goto out;
+			slot += (at >> shift) % PTRS_PER_PTE * sizeof(u64);
+			unsafe_get_user(entry, (const u64 __user *)(tables + slot), out);
+			if (shift == PAGE_SHIFT)
+				break;
+			if ((entry & (_PAGE_PRESENT | _PAGE_PSE)) != _PAGE_PRESENT)
+				break;
+		}
+		if ((entry & wanted) != wanted)
+			goto out;
+		at = (at | (BIT_ULL(shift) - 1)) + 1;
+		/* The next pages in the same table. */
+		while (at < end && shift == PAGE_SHIFT && (slot += sizeof(u64)) & ~PAGE_MASK) {
+			unsafe_get_user(entry, (const u64 __user *)(tables + slot), out);
+			if ((entry & wanted) != wanted)
+				goto out;
+			at += PAGE_SIZE;
+		}
+	} while (at < end);
+	allowed = true;
+out:
+	user_read_access_end();
+	return allowed;
+}
+
+static __always_inline bool xos_may_touch(const struct xos_guarded *guard, u64 at, u64 bytes,
+					  bool write)
+{
+	/* With xos_ioctl_guard(). */
+	const u64 length = smp_load_acquire(&guard->length);
+	const u64 offset = at - guard->begin;
+
+	if (offset >= length)
+		return true;
+	if (unlikely(bytes > XOS_LOOK_BYTES || bytes > length - offset))
+		return false;
+	return xos_walk(guard, at, bytes, write);
+}
+
+static bool xos_may_touch_buffers(const struct xos_guarded *guard, u64 array, u64 count, bool write)
+{
+	u64 buffer[2];	/* struct iovec */
+	u64 i;
+
+	if (count > XOS_LOOK_ELEMENTS ||
+	    !xos_may_touch(guard, array, count * sizeof(buffer), false))
+		return false;
+	for (i = 0; i < count; i++) {
+		if (!xos_fetch(buffer, u64_to_user_ptr(array + i * sizeof(buffer)), 2) ||
+		    !xos_may_touch(guard, buffer[0], buffer[1], write))
+			return false;
+	}
+	return true;
+}
+
+static bool xos_may_touch_message(const struct xos_guarded *guard, u64 at, bool write)
+{
+	/* Without the flags, which only come back. */
+	struct {
+		u64 name;
+		u32 name_length, padding;
+		u64 buffers, count, control, control_length;
+	} m;
+
+	BUILD_BUG_ON(offsetof(typeof(m), control_length) !=
+		     offsetof(struct user_msghdr, msg_controllen));
+	return xos_may_touch(guard, at, sizeof(struct user_msghdr), write) &&
+	       xos_fetch((u64 *)&m, u64_to_user_ptr(at), sizeof(m) / sizeof(u64)) &&
+	       xos_may_touch(guard, m.name, m.name_length, write) &&
+	       xos_may_touch(guard, m.control, m.control_length, write) &&
+	       xos_may_touch_buffers(guard, m.buffers, m.count, write);
+}
+
+static bool xos_may_touch_messages(const struct xos_guarded *guard, u64 at, u64 count, bool write)
+{
+	u64 i;
+
+	if (count > XOS_LOOK_ELEMENTS)
+		return false;
+	for (i = 0; i < count; i++, at += sizeof(struct mmsghdr)) {
+		/* The length of each is written. */
+		if (!xos_may_touch(guard, at, sizeof(struct mmsghdr), true) ||
+		    !xos_may_touch_message(guard, at, write))
+			return false;
+	}
+	return true;
+}
+
+/* The file of a process's memory shows what Linux has there, and must be told of first. */
+static bool xos_may_open(const struct xos_guarded *guard, u64 path)
+{
+	static const char name[] = "/mem";
+	u32 end = 0;
+	long length;
+
+	if (!READ_ONCE(guard->length))
+		return true;
+	if (!xos_may_touch(guard, path, 1, false))
+		return false;
+	length = strnlen_user(u64_to_user_ptr(path), PATH_MAX);
+	if (length < (long)sizeof(name) || length > PATH_MAX)
+		return length > 0 && length <= PATH_MAX;
+	return !get_user(end, (u32 __user *)u64_to_user_ptr(path + length - sizeof(name))) &&
+	       memcmp(&end, name, sizeof(end));
+}
+
+/* Whether the descriptor is the program's, and not one of those that it keeps from its calls. */
+static bool xos_may_name(const struct xos_cell *cell, u32 descriptor)
+{
+	u64 word;
+
+	if (!cell->descriptors || descriptor >= XOS_DESCRIPTORS)
+		return true;
+	descriptor = array_index_nospec(descriptor, XOS_DESCRIPTORS);
+	return xos_fetch(&word, &cell->descriptors[descriptor / 64], 1) &&
+	       !(word & BIT_ULL(descriptor % 64));
+}
+
+/*
+ * The argument at `a`, and with some looks the one beside it: see xos_are_sound(). A length of 0
+ * stands for a byte, so that user space sees to it, too.
+ */
+static bool xos_look(const struct xos_cell *cell, unsigned int look, const u64 *a)
+{
+	const struct xos_guarded *guard = &cell->guard;
+	const bool write = look & 1;
+
+	if (look == XOS_LOOK_DESCRIPTOR)
+		return xos_may_name(cell, *a);
+	if (look == XOS_LOOK_OPENED)
+		return xos_may_open(guard, *a);
+	if (look < XOS_LOOK_NEXT)
+		return xos_may_touch(guard, *a, 1, write);
+	if (look < XOS_LOOK_PREVIOUS)
+		return xos_may_touch(guard, *a, a[1], write);
+	if (look < XOS_LOOK_FUTEX)
+		return xos_may_touch(guard, *a, a[-1], write);
+	if (look == XOS_LOOK_FUTEX)
+		return xos_may_touch(guard, *a, 1, !(a[1] & FUTEX_PRIVATE_FLAG));
+	if (!READ_ONCE(guard->length))
+		return true;
+	if (look < XOS_LOOK_MESSAGE)
+		return xos_may_touch_buffers(guard, *a, a[1], write);
+	if (look < XOS_LOOK_MESSAGES)
+		return xos_may_touch_message(guard, *a, write);
+	return xos_may_touch_messages(guard, *a, a[1], write);
+}
+
+/*
+ * Page faults are not served meanwhile: whoever serves them in user space may be waiting for the
+ * SRCU read side that the caller holds.
+ */
+static noinline bool xos_looks_well(const struct xos_cell *cell, const struct xos_call *call,
+				    u32 looks)
+{
+	const unsigned int mask = BIT(XOS_LOOK_BITS) - 1;
+	const u64 *a = call->arguments;
+	bool well = true;
+
+	pagefault_disable();
+	for (; looks && well; looks >>= XOS_LOOK_BITS, a++)
+		well = !(looks & mask) || xos_look(cell, looks & mask, a);
+	pagefault_enable();
+	return well;
+}
+
+/* Whether the call may be made; else why not. */
+static __always_inline bool xos_may_make(const struct xos_cell *cell, const struct xos_call *call,
+					 enum xos_punt *why)
+{
+	u32 looks;
+
+	*why = XOS_PUNT_CALL;
+	if (call->number >= XOS_CALLS)
+		return false;
+	looks = cell->calls[array_index_nospec(call->number, XOS_CALLS)];
+	if (!looks)
+		return false;
+	/* An execute-only mapping is made by way of PKRU, which is the guest's here. */
+	if (unlikely(call->arguments[2] == PROT_EXEC) &&
+	    (call->number == __NR_mmap || call->number == __NR_mprotect))
+		return false;
+	*why = XOS_PUNT_LOOK;
+	looks &= ~XOS_CALL_MADE;
+	return !looks || xos_looks_well(cell, call, looks);
+}
+
 static bool xos_fetch_call(struct xos_call *to, const struct xos_call __user *from)
 {
 	return xos_fetch((u64 *)to, (const u64 __user *)from,
@@ -209,12 +430,13 @@ static void xos_enter_srcu(struct xos_cell *cell, struct kvm_vcpu *vcpu)
 
 /* The frame's result; -1: none of the calls was begun. */
 static long xos_make_vector(struct xos_cell *cell, struct xos_state *state, struct kvm_vcpu *vcpu,
-			    struct xos_call __user *at, u64 count)
+			    struct xos_call __user *at, u64 count, enum xos_punt *why)
 {
 	struct xos_call call = {};
 	long made = -1;
 
-	while (count && xos_fetch_call(&call, at) && !xos_watched() && xos_may_make(cell, &call)) {
+	while (count && xos_fetch_call(&call, at) && !xos_watched() &&
+	       xos_may_make(cell, &call, why)) {
 		if (made < 0) {
 			made = 0;
 			state->statistics.vectors++;
@@ -265,12 +487,11 @@ static bool xos_ring(struct xos_cell *cell, struct xos_state *state, struct kvm_
 			goto punt;
 		why = XOS_PUNT_CALL;
 		result = xos_make_vector(cell, state, vcpu, u64_to_user_ptr(call->arguments[0]),
-					 call->arguments[1]);
+					 call->arguments[1], &why);
 		if (result < 0)
 			goto punt;
 	} else {
-		why = XOS_PUNT_CALL;
-		if (unlikely(!xos_may_make(cell, call)))
+		if (unlikely(!xos_may_make(cell, call, &why)))
 			goto punt;
 		xos_leave_srcu(cell, vcpu);
 		result = xos_make(state, call);
@@ -370,6 +591,37 @@ static int xos_register(struct xos_cell *cell, struct file *vm)
 	return error;
 }
 
+/* Each look has the arguments that it needs. */
+static bool xos_are_sound(u32 looks)
+{
+	const u32 first = looks % BIT(XOS_LOOK_BITS);
+	const u32 sixth = looks >> 5 * XOS_LOOK_BITS;
+
+	return first / 2 * 2 != XOS_LOOK_PREVIOUS &&
+	       (sixth < XOS_LOOK_NEXT || sixth / 2 * 2 == XOS_LOOK_PREVIOUS ||
+		sixth == XOS_LOOK_DESCRIPTOR);
+}
+
+static int xos_take_calls(struct xos_cell *cell, const struct xos_attach *a)
+{
+	unsigned int i;
+
+	if (!access_ok(u64_to_user_ptr(a->descriptors), XOS_DESCRIPTORS / 8))
+		return -EINVAL;
+	cell->descriptors = u64_to_user_ptr(a->descriptors);
+	if (copy_from_user(cell->calls, u64_to_user_ptr(a->calls), sizeof(cell->calls)))
+		return -EFAULT;
+	for (i = 0; i < XOS_CALLS; i++) {
+		u32 *call = &cell->calls[i];
+
+		if (*call && (!(*call & XOS_CALL_MADE) || !xos_are_sound(*call & ~XOS_CALL_MADE)))
+			return -EINVAL;
+		if (!test_bit(i, xos_allowed_map))
+			*call = 0;
+	}
+	return 0;
+}
+
 static int xos_prepare(struct xos_cell *cell, const struct xos_attach *a, struct file *vm)
 {
 	struct module *owner = vm->f_op->owner;
@@ -379,6 +631,9 @@ static int xos_prepare(struct xos_cell *cell, const struct xos_attach *a, struct
 		return -EBUSY;
 	if (owner && strncmp(owner->name, "kvm", 3))
 		return -EINVAL;
+	error = xos_take_calls(cell, a);
+	if (error)
+		return error;
 	cell->max_vcpus = 0;
 	kvfree(cell->vcpus);
 	cell->vcpus = kvcalloc(a->max_vcpus, sizeof(*cell->vcpus), GFP_KERNEL_ACCOUNT);
@@ -387,8 +642,6 @@ static int xos_prepare(struct xos_cell *cell, const struct xos_attach *a, struct
 	cell->max_vcpus = a->max_vcpus;
 	cell->port = a->port;
 	cell->kvm_owner = owner;
-	bitmap_from_arr64(cell->calls, a->calls, XOS_CALLS);
-	bitmap_and(cell->calls, cell->calls, xos_allowed_map, XOS_CALLS);
 	cell->features = !loop && xos_find_bus() ? XOS_FEATURE_BUS : 0;
 	cell->mm = current->mm;
 	mmgrab(cell->mm);
@@ -446,6 +699,42 @@ static long xos_ioctl_vcpu(struct xos_cell *cell, const void __user *from)
 			error = -ENOMEM;
 		}
 	}
+	mutex_unlock(&cell->lock);
+	return error;
+}
+
+static int xos_guard(struct xos_guarded *guard, const struct xos_guard *g)
+{
+	if (!g->length) {
+		WRITE_ONCE(guard->length, 0);
+		return 0;
+	}
+	if (guard->bytes)
+		return -EBUSY;
+	if ((g->begin | g->length | g->root | g->tables | g->tables_physical | g->tables_length) &
+	    ~PAGE_MASK || !g->tables_length || g->begin + g->length < g->begin ||
+	    !access_ok(u64_to_user_ptr(g->tables), g->tables_length))
+		return -EINVAL;
+	guard->begin = g->begin;
+	guard->root = g->root;
+	guard->physical = g->tables_physical;
+	guard->bytes = g->tables_length;
+	guard->tables = u64_to_user_ptr(g->tables);
+	/* With xos_may_touch(). */
+	smp_store_release(&guard->length, g->length);
+	return 0;
+}
+
+static long xos_ioctl_guard(struct xos_cell *cell, const void __user *from)
+{
+	struct xos_guard g;
+	long error = -EINVAL;
+
+	if (copy_from_user(&g, from, sizeof(g)))
+		return -EFAULT;
+	mutex_lock(&cell->lock);
+	if (cell->mm && cell->mm == current->mm)
+		error = xos_guard(&cell->guard, &g);
 	mutex_unlock(&cell->lock);
 	return error;
 }
@@ -585,6 +874,8 @@ static long xos_ioctl(struct file *file, unsigned int request, unsigned long arg
 		return xos_ioctl_attach(cell, user);
 	case XOS_IOC_VCPU:
 		return xos_ioctl_vcpu(cell, user);
+	case XOS_IOC_GUARD:
+		return xos_ioctl_guard(cell, user);
 	case XOS_IOC_RUN:
 		return xos_ioctl_run(cell, user);
 	case XOS_IOC_STATISTICS:

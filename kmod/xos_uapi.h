@@ -18,7 +18,7 @@
 #include <linux/types.h>
 
 /* Must be the same on both sides. */
-#define XOS_ABI_VERSION 1
+#define XOS_ABI_VERSION 2
 
 /* Numbers from here on are never made by the module. */
 #define XOS_CALLS 512
@@ -59,12 +59,53 @@ struct xos_info {
 /* Doorbells are answered inside KVM_RUN; without this, only inside XOS_IOC_RUN. */
 #define XOS_FEATURE_BUS 1
 
+/*
+ * What is to be looked at before a call is made: for each of its arguments, the first in the lowest
+ * bits, four bits with one of XOS_LOOK_*. Where the look finds something that the program does not
+ * want Linux to touch, or takes long, the call is left to user space. Nothing is faulted in.
+ */
+#define XOS_LOOK_BITS 4
+#define XOS_LOOK_NOT 0
+#define XOS_LOOK_OPENED 1 /* the name of a file to open: not one that ends in "/mem" */
+/* Memory that is read, or with one added written: */
+#define XOS_LOOK_START 2    /* its first byte */
+#define XOS_LOOK_NEXT 4	    /* as many bytes as the next argument says */
+#define XOS_LOOK_PREVIOUS 6 /* as many bytes as the argument before says */
+#define XOS_LOOK_FUTEX 8 /* a futex, written unless the next argument says that it is private */
+#define XOS_LOOK_DESCRIPTOR 9 /* a descriptor: not one of xos_attach's */
+/* Read, or with one added written, is what these point to: */
+#define XOS_LOOK_BUFFERS 10  /* an array of struct iovec, as many as the next argument says */
+#define XOS_LOOK_MESSAGE 12  /* struct msghdr */
+#define XOS_LOOK_MESSAGES 14 /* an array of struct mmsghdr, as many as the next argument says */
+
+/* In xos_attach's list: the call may be made, after the looks in the lower bits. */
+#define XOS_CALL_MADE 0x80000000u
+
+/* How many bits there are in xos_attach's set of descriptors. */
+#define XOS_DESCRIPTORS 65536
+
 struct xos_attach {
 	__u32 abi_version;
 	__s32 vm_fd;
 	__u32 max_vcpus; /* ids are smaller */
 	__u32 port;
-	__u64 calls[XOS_CALLS / 64]; /* those that may be made: by number, a bit each */
+	__u64 calls; /* address of XOS_CALLS __u32, by number: 0, or XOS_CALL_MADE with looks */
+	__u64 descriptors; /* address of a bit for each descriptor that no call may name, or 0 */
+};
+
+/*
+ * Addresses where the guest's page tables decide what there is, while Linux has readable and
+ * writable memory everywhere. A call that names memory there is made only if the tables allow what
+ * it will do. They have four levels, and only leaves take rights away. A VM has one such range in
+ * its life, given once; a length of 0 ends it.
+ */
+struct xos_guard {
+	__u64 begin;
+	__u64 length;
+	__u64 root; /* guest-physical address of the topmost table */
+	__u64 tables; /* where the tables are in the process's memory */
+	__u64 tables_physical; /* the guest-physical address of that */
+	__u64 tables_length;
 };
 
 struct xos_vcpu {
@@ -87,6 +128,7 @@ enum xos_punt {
 	XOS_PUNT_GATE,	  /* the frame's gate is closed */
 	XOS_PUNT_FRAME,	  /* the frame cannot be read, or the vector is too long */
 	XOS_PUNT_VCPU,	  /* the vCPU has no frame */
+	XOS_PUNT_LOOK,	  /* user space must look at what the call names */
 	XOS_PUNT_COUNT
 };
 
@@ -123,5 +165,6 @@ struct xos_layout {
 #define XOS_IOC_RUN _IOW('X', 0xd3, struct xos_run)
 #define XOS_IOC_STATISTICS _IOR('X', 0xd4, struct xos_statistics)
 #define XOS_IOC_LAYOUT _IOWR('X', 0xd5, struct xos_layout)
+#define XOS_IOC_GUARD _IOW('X', 0xd6, struct xos_guard)
 
 #endif

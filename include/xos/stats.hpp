@@ -60,6 +60,7 @@ struct statistics {
         gate,     ///< a signal was waiting for kernel-side code to give way
         frame,    ///< unreadable arguments
         vcpu,     ///< a vCPU that the module does not know
+        look,     ///< one whose arguments libxos must look at
         count
     };
     std::array<std::uint64_t, static_cast<unsigned>(punt::count)> punts{};

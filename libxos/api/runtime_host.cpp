@@ -1,6 +1,7 @@
 #include "libxos/api/runtime.hpp"
 #include "libxos/forward/transports.hpp"
 #include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/module_calls.hpp"
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
 #include "libxos/vm/process/anonymous.hpp"
@@ -36,7 +37,7 @@ void entrust(std::uint64_t address) {
 
 base::outcome start_runtime(const cell::cell_options& options) {
     cell::cell_options all = options;
-    syscall::list_forwarded(all.forwarded);
+    all.module_calls = syscall::module_calls.data();
     auto failed = cell::start(all, {.system_call = syscall::on_system_call,
                                     .trap = trap::on_trap,
                                     .refused = trap::on_refused,

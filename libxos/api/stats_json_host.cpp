@@ -13,7 +13,7 @@ using base::as_long;
 using base::raw_syscall;
 using cell::the_cell;
 
-constexpr const char* punt_keys[] = {"call", "watched", "signal", "gate", "frame", "vcpu"};
+constexpr const char* punt_keys[] = {"call", "watched", "signal", "gate", "frame", "vcpu", "look"};
 static_assert(sizeof punt_keys / sizeof *punt_keys ==
               static_cast<unsigned>(statistics::punt::count));
 /// Intel SDM volume 3, table 6-1.

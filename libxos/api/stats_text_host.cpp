@@ -11,7 +11,8 @@ namespace {
 using cell::the_cell;
 
 constexpr const char* punt_names[] = {"not made by it", "watched",   "signal pending",
-                                      "gate closed",    "bad frame", "unknown vCPU"};
+                                      "gate closed",    "bad frame", "unknown vCPU",
+                                      "to look at"};
 static_assert(sizeof punt_names / sizeof *punt_names == XOS_PUNT_COUNT);
 static_assert(static_cast<unsigned>(statistics::punt::count) == XOS_PUNT_COUNT);
 static_assert(statistics::syscall_numbers == XOS_CALLS);

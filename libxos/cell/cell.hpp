@@ -75,8 +75,8 @@ struct cell_options {
     bool serve_break = false;  ///< every thread of the process is inside
     xos::transport transport = transport::automatic;
     bool native_children = false;
-    /// A bit for each call that Linux carries out, for the kernel module.
-    std::uint64_t forwarded[XOS_CALLS / 64] = {};
+    /// What the kernel module may make; see syscall/module_calls.hpp.
+    const std::uint32_t* module_calls = nullptr;
 };
 
 /// The log of system calls (syscall/trace.hpp).
@@ -128,8 +128,8 @@ struct call_transport {
 struct call_state {
     call_transport way;
     kvm::call_device module;  ///< attached: the module answers the doorbell
-    /// A bit for each call that Linux carries out.
-    std::uint64_t forwarded[XOS_CALLS / 64] = {};
+    /// What the module may do about each call (syscall/module_calls.hpp).
+    const std::uint32_t* module_calls = nullptr;
 };
 
 /// What the cell writes on its own account.
@@ -227,6 +227,9 @@ base::outcome make_own_machine(context* survivor);
 
 /// Called when the last thread of a process ends whose descriptor table others go on using.
 void close_own_descriptors();
+
+/// Tells the kernel module, if it is attached, where the guest's tables decide: `guarded`.
+base::outcome guard_calls();
 
 /// Continues the calling thread in the guest: returns there on success, here on failure. The thread
 /// must not be in a signal handler.

@@ -121,7 +121,7 @@ outcome build(const cell_options& options) {
         return failed;
     }
     if (auto failed = choose_mode(options.wanted, first.cpu); !failed.ok()) return failed;
-    base::copy_bytes(cell.calls.forwarded, options.forwarded, sizeof cell.calls.forwarded);
+    cell.calls.module_calls = options.module_calls;
     cell.program.native_children = options.native_children;
     if (auto failed = cell.hooks.choose_transport(options.transport); !failed.ok()) return failed;
     if (auto failed = make_interrupt_table(); !failed.ok()) return failed;
@@ -203,6 +203,18 @@ outcome start(const cell_options& options, const exit_hooks& hooks) {
     take_over_signals(the_cell.actions);
     the_cell.started = true;
     return base::success;
+}
+
+outcome guard_calls() {
+    const auto& cell = the_cell;
+    auto& space = the_cell.space();
+    return cell.calls.module.guard(
+        {.begin = cell.guard.begin.value,
+         .length = cell.guard.length,
+         .root = space.root().value,
+         .tables = cell.arena.begin().value,
+         .tables_physical = space.physical_of(cell.arena.begin().value).value,
+         .tables_length = cell.arena.size()});
 }
 
 void leave_parent(context* survivor, descriptor_table table) {

@@ -10,8 +10,14 @@ namespace {
 
 base::outcome attach() {
     auto& cell = the_cell;
-    return cell.calls.module.attach(cell.descriptors, cell.machine, cell.contexts.most,
-                                    cell.calls.forwarded);
+    auto& module = cell.calls.module;
+    auto failed =
+        module.attach(cell.descriptors, cell.machine, cell.contexts.most, cell.calls.module_calls);
+    if (failed.ok() && cell.guard.length) {
+        failed = cell::guard_calls();
+        if (!failed.ok()) module.detach(cell.descriptors);
+    }
+    return failed;
 }
 
 }  // namespace

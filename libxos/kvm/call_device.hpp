@@ -11,10 +11,10 @@ namespace xos::kvm {
 
 class call_device {
   public:
-    /// Fails, and changes nothing, when there is no usable module. `calls` has a bit for each call
-    /// that the kernel may make.
+    /// Fails, and changes nothing, when there is no usable module. `calls` has XOS_CALLS words: what
+    /// the kernel may make, and what it must look at before.
     base::outcome attach(descriptor_set& descriptors, const machine& owner, unsigned max_vcpus,
-                         const std::uint64_t (&calls)[XOS_CALLS / 64]);
+                         const std::uint32_t* calls);
     void detach(descriptor_set& descriptors);
     /// Leaves the device to another process, which has the same descriptors.
     void forget() { fd_ = -1; }
@@ -24,6 +24,9 @@ class call_device {
     bool runs_vcpus() const { return !(features_ & XOS_FEATURE_BUS); }
     int fd() const { return fd_; }
 
+    /// Has the module ask the guest's page tables about memory in this range. Does nothing when not
+    /// attached.
+    base::outcome guard(const xos_guard& range) const;
     base::outcome add_vcpu(unsigned id, const xos_frame* frame);
     /// Sums of all vCPUs. False when not attached.
     bool read_statistics(xos_statistics& to) const;

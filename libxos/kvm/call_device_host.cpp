@@ -12,6 +12,8 @@ using base::outcome;
 using base::raw_syscall;
 using base::step;
 
+static_assert(descriptor_set::limit == XOS_DESCRIPTORS);
+
 namespace {
 
 long request(int fd, unsigned long number, const void* argument) {
@@ -30,7 +32,7 @@ outcome check_version(int fd) {
 }  // namespace
 
 outcome call_device::attach(descriptor_set& descriptors, const machine& owner, unsigned max_vcpus,
-                            const std::uint64_t (&calls)[XOS_CALLS / 64]) {
+                            const std::uint32_t* calls) {
     long fd = raw_syscall(__NR_open, as_long("/dev/xos"), O_RDWR | O_CLOEXEC);
     if (fd >= 0) fd = descriptors.adopt(static_cast<int>(fd));
     if (fd < 0) return {step::open_module, static_cast<int>(-fd)};
@@ -42,7 +44,8 @@ outcome call_device::attach(descriptor_set& descriptors, const machine& owner, u
         a.vm_fd = owner.fd();
         a.max_vcpus = max_vcpus;
         a.port = XOS_PORT_SYSCALL;
-        for (unsigned i = 0; i < XOS_CALLS / 64; i++) a.calls[i] = calls[i];
+        a.calls = reinterpret_cast<std::uint64_t>(calls);
+        a.descriptors = reinterpret_cast<std::uint64_t>(descriptors.bits());
         if (const long r = request(device, XOS_IOC_ATTACH, &a); r < 0)
             result = {step::attach_module, static_cast<int>(-r)};
     }
@@ -59,6 +62,13 @@ outcome call_device::attach(descriptor_set& descriptors, const machine& owner, u
 void call_device::detach(descriptor_set& descriptors) {
     descriptors.close(fd_);
     fd_ = -1;
+}
+
+outcome call_device::guard(const xos_guard& range) const {
+    if (!attached()) return base::success;
+    if (const long r = request(fd_, XOS_IOC_GUARD, &range); r < 0)
+        return {step::attach_module, static_cast<int>(-r)};
+    return base::success;
 }
 
 outcome call_device::add_vcpu(unsigned id, const xos_frame* frame) {

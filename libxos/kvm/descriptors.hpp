@@ -36,6 +36,8 @@ class descriptor_set {
     void close(int fd);
     void close_all();
     bool owns(std::uint64_t fd) const { return fd < limit && (words_[fd / 64] >> (fd % 64) & 1); }
+    /// A bit for each descriptor below `limit`, set for own ones.
+    const std::uint64_t* bits() const { return words_; }
     /// The lowest own descriptor >= fd, or `limit`.
     unsigned next(std::uint64_t fd) const;
 

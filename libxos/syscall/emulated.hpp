@@ -17,9 +17,6 @@ emulation emulation_of(std::uint64_t number);
 /// A hook of the run loop.
 void on_system_call(cell::context& c);
 
-/// Sets the bit of every call that is forwarded.
-void list_forwarded(std::uint64_t* bits);
-
 // refused_host.cpp
 long refused(cell::context& c, const std::uint64_t* a);
 /// Reports, once for each number, that `call` fails and why.

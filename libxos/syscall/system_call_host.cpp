@@ -111,12 +111,6 @@ emulation emulation_of(std::uint64_t number) {
     return number < table_size ? emulations.by_number[number] : nullptr;
 }
 
-void list_forwarded(std::uint64_t* bits) {
-    for (unsigned n = 0; n < table_size; n++) {
-        if (!emulations.by_number[n]) bits[n / 64] |= std::uint64_t{1} << (n % 64);
-    }
-}
-
 namespace {
 
 void make_call(context& c) {

@@ -6,6 +6,8 @@
 #include <functional>
 #include <iterator>
 
+#include "libxos/syscall/module_calls.hpp"
+
 namespace xos::syscall {
 namespace {
 
@@ -103,6 +105,67 @@ consteval std::array<looked_at, table_size> find_arguments_to_look_at() {
     return found;
 }
 
+static_assert(table_size == XOS_CALLS);
+
+/// Added to a look at memory that Linux writes.
+constexpr unsigned written = 1;
+
+consteval unsigned look_of_module(const entry& call, unsigned i) {
+    using enum argument;
+    const bool size_follows = i + 1 < call.argument_count && call.arguments[i + 1] == size;
+    const unsigned bytes = size_follows                             ? XOS_LOOK_NEXT
+                           : i > 0 && call.arguments[i - 1] == size ? XOS_LOOK_PREVIOUS
+                                                                    : XOS_LOOK_START;
+    switch (call.arguments[i]) {
+        case fd:
+        case dirfd:
+            return XOS_LOOK_DESCRIPTOR;
+        case path:
+            return opens_files(call.name) ? XOS_LOOK_OPENED : XOS_LOOK_START;
+        case string:
+        case in_struct:
+        case argv:
+            return XOS_LOOK_START;
+        case out_struct:
+        case inout_struct:
+            return XOS_LOOK_START | written;
+        case in_bytes:
+            return bytes;
+        case out_bytes:
+            return bytes | written;
+        case address:
+            return size_follows ? XOS_LOOK_NEXT : XOS_LOOK_NOT;
+        case futex:
+            return XOS_LOOK_FUTEX;
+        case in_iovec:
+            return XOS_LOOK_BUFFERS;
+        case out_iovec:
+            return XOS_LOOK_BUFFERS | written;
+        case in_msghdr:
+            return XOS_LOOK_MESSAGE;
+        case out_msghdr:
+            return XOS_LOOK_MESSAGE | written;
+        case mmsghdr_in:
+            return XOS_LOOK_MESSAGES;
+        case mmsghdr_out:
+            return XOS_LOOK_MESSAGES | written;
+        default:
+            return XOS_LOOK_NOT;
+    }
+}
+
+consteval std::array<std::uint32_t, XOS_CALLS> list_module_calls() {
+    std::array<std::uint32_t, XOS_CALLS> list{};
+    for (unsigned number : numbers) {
+        const entry& call = table[number];
+        if (is_own(call.policy)) continue;
+        list[number] = XOS_CALL_MADE;
+        for (unsigned i = 0; i < call.argument_count; ++i)
+            list[number] |= look_of_module(call, i) << i * XOS_LOOK_BITS;
+    }
+    return list;
+}
+
 consteval bool names_are_unique() {
     for (auto i = std::begin(numbers); i != std::end(numbers); ++i)
         for (auto j = std::next(i); j != std::end(numbers); ++j)
@@ -114,6 +177,8 @@ static_assert(names_are_unique());
 }  // namespace
 
 constexpr std::array<looked_at, table_size> arguments_to_look_at = find_arguments_to_look_at();
+
+constexpr std::array<std::uint32_t, XOS_CALLS> module_calls = list_module_calls();
 
 const entry& lookup(unsigned number) noexcept {
     return number < table_size ? table.data()[number] : unknown;

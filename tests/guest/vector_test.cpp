@@ -1,5 +1,6 @@
 // Several calls by one crossing, with and without the kernel module: the same answers.
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -106,6 +107,31 @@ TEST_CASE("a vector that makes no sense is refused") {
                                 answer(~0ul << 40, 2ul)};
     });
     CHECK(answers == std::vector<int>{0, EINVAL, EFAULT, EFAULT});
+}
+
+TEST_CASE("the calls of a vector find no memory where there is none") {
+    constexpr std::size_t page = 4096;
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    std::vector<xos_call> calls;
+    in_cell([&] {
+        auto* at = static_cast<char*>(
+            mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        at[0] = at[page] = at[3 * page] = 'a';
+        munmap(at + 2 * page, page);
+        mprotect(at + 3 * page, page, PROT_READ);
+        const auto write_end = static_cast<unsigned>(ends[1]),
+                   read_end = static_cast<unsigned>(ends[0]);
+        const auto address = reinterpret_cast<std::uint64_t>(at);
+        for (unsigned i = 0; i < 4; i++)
+            calls.push_back(make(SYS_write, {write_end, address + i * page, 1}));
+        for (unsigned i = 0; i < 4; i++)
+            calls.push_back(make(SYS_read, {read_end, address + i * page, 1}));
+        calls.push_back(make(SYS_read, {read_end, address, 1}));
+        return make_all(calls), 0;
+    });
+    // A read that fails takes nothing from a pipe.
+    CHECK(results(calls) == std::vector<long>{1, 1, -EFAULT, 1, 1, 1, -EFAULT, -EFAULT, 1});
 }
 
 TEST_CASE("a call of a vector that a handler interrupts") {

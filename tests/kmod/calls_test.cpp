@@ -118,8 +118,8 @@ TEST_CASE("what the module does not make is left as it was") {
 
 TEST_CASE("only the calls that the program has named are made") {
     machine m(1, machine::attachment::none);
-    std::uint64_t calls[XOS_CALLS / 64] = {};
-    calls[SYS_getppid / 64] = std::uint64_t{1} << (SYS_getppid % 64);
+    call_list calls{};
+    calls[SYS_getppid] = XOS_CALL_MADE;
     REQUIRE(m.attach(m.vm(), calls) == 0);
     REQUIRE(m.add_vcpu(0, &m.frame()) == 0);
     m.frame().call = call(SYS_getppid);

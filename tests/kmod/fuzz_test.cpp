@@ -127,6 +127,17 @@ xos_call random_call(generator& g, const arena& a) {
     return c;
 }
 
+/// Those at the ends need no argument beside theirs.
+std::uint32_t any_looks(generator& g) {
+    constexpr std::uint32_t alone[] = {XOS_LOOK_NOT, XOS_LOOK_OPENED, XOS_LOOK_START,
+                                       XOS_LOOK_START + 1, XOS_LOOK_DESCRIPTOR};
+    std::uint32_t looks = XOS_CALL_MADE;
+    for (unsigned i = 0; i < 6; i++)
+        looks |= static_cast<std::uint32_t>(i % 5 ? g() % 16 : alone[g() % 5])
+                 << (i * XOS_LOOK_BITS);
+    return looks;
+}
+
 void ring(machine& m, const arena& a, unsigned vcpu, generator g, const std::atomic<bool>& over) {
     while (!over) {
         xos_frame* frame = g() % 16 ? a.frame(g) : reinterpret_cast<xos_frame*>(a.anywhere(g));
@@ -182,8 +193,9 @@ void ask(machine& m, const arena& a, generator g, const std::atomic<bool>& over)
                 std::memcpy(argument + k, &word, 8);
             }
             const unsigned long requests[] = {XOS_IOC_INFO, XOS_IOC_ATTACH,     XOS_IOC_VCPU,
-                                              XOS_IOC_RUN,  XOS_IOC_STATISTICS, XOS_IOC_LAYOUT};
-            unsigned long request = requests[g() % 6];
+                                              XOS_IOC_RUN,  XOS_IOC_STATISTICS, XOS_IOC_LAYOUT,
+                                              XOS_IOC_GUARD};
+            unsigned long request = requests[g() % 7];
             if (g() % 8 == 0) request = g();
             if (request == XOS_IOC_VCPU && device == m.device())
                 argument[0] = 60;  // not one that runs
@@ -193,6 +205,7 @@ void ask(machine& m, const arena& a, generator g, const std::atomic<bool>& over)
                 attach.vm_fd = m.vm();
                 attach.max_vcpus = g() % 5000;
                 attach.port = 0x600 + g() % 256;
+                attach.calls = a.anywhere(g);
             }
             const bool wild = g() % 4 == 0;
             ioctl(device, request, wild ? a.anywhere(g) : address_of(argument));
@@ -215,12 +228,16 @@ void ask(machine& m, const arena& a, generator g, const std::atomic<bool>& over)
     quiet.sa_handler = [](int) {};
     for (int s : {SIGALRM, SIGPIPE, SIGXFSZ, SIGIO, SIGURG, SIGCHLD}) sigaction(s, &quiet, nullptr);
 
-    std::uint64_t calls[XOS_CALLS / 64];
-    std::memset(calls, 0xff, sizeof calls);
-    for (unsigned n : harmful) calls[n / 64] &= ~(std::uint64_t{1} << (n % 64));
-    machine m(3, machine::attachment::none);
-    if (m.attach(m.vm(), calls) != 0) _exit(1);
+    call_list calls;
+    for (auto& looks : calls) looks = any_looks(g);
+    for (unsigned n : harmful) calls[n] = 0;
     const arena a;
+    machine m(3, machine::attachment::none);
+    m.descriptors = reinterpret_cast<const std::uint64_t*>(a.base);
+    if (m.attach(m.vm(), calls) != 0) _exit(1);
+    // The arena guards itself, and holds its own tables.
+    if (m.guard({address_of(a.base), arena::bytes, 0, address_of(a.base), 0, arena::bytes}) != 0)
+        _exit(1);
     std::atomic<bool> over = false;
     std::vector<std::thread> all;
     for (unsigned v = 0; v < 3; v++)

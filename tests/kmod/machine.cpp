@@ -51,8 +51,11 @@ kvm_segment segment(unsigned type, bool code) {
 
 }  // namespace
 
-const std::uint64_t all_calls[XOS_CALLS / 64] = {~0ull, ~0ull, ~0ull, ~0ull,
-                                                 ~0ull, ~0ull, ~0ull, ~0ull};
+const call_list all_calls = [] {
+    call_list calls;
+    calls.fill(XOS_CALL_MADE);
+    return calls;
+}();
 
 std::ostream& operator<<(std::ostream& out, const returned& r) {
     constexpr const char* names[] = {"halted", "punted", "interrupted", "failed"};
@@ -125,14 +128,15 @@ void machine::set_registers(one_vcpu& v) {
     checked(ioctl(v.fd, KVM_SET_SREGS, &s), "KVM_SET_SREGS");
 }
 
-int machine::attach(int vm, const std::uint64_t* calls, unsigned version) {
+int machine::attach(int vm, const call_list& calls, unsigned version) {
     if (device_ < 0) device_ = checked(open("/dev/xos", O_RDWR | O_CLOEXEC), "/dev/xos");
     xos_attach a{};
     a.abi_version = version;
     a.vm_fd = vm;
     a.max_vcpus = 64;
     a.port = doorbell_port;
-    std::memcpy(a.calls, calls ? calls : all_calls, sizeof a.calls);
+    a.calls = address_of(calls.data());
+    a.descriptors = address_of(descriptors);
     const int result = ioctl(device_, XOS_IOC_ATTACH, &a);
     if (result == 0) note_form();
     return result;
@@ -150,6 +154,10 @@ void machine::note_form() {
 int machine::add_vcpu(unsigned i, const xos_frame* frame) {
     xos_vcpu v{i, 0, address_of(frame)};
     return ioctl(device_, XOS_IOC_VCPU, &v);
+}
+
+int machine::guard(const xos_guard& range) {
+    return ioctl(device_, XOS_IOC_GUARD, &range);
 }
 
 returned machine::ring(unsigned i, std::uint64_t times) {

@@ -5,6 +5,7 @@
 
 #include <linux/kvm.h>
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <ostream>
@@ -31,6 +32,11 @@ std::uint64_t address_of(const T* p) {
     return reinterpret_cast<std::uint64_t>(p);
 }
 
+/// By number: XOS_CALL_MADE with looks.
+using call_list = std::array<std::uint32_t, XOS_CALLS>;
+/// Every call that the module can make, without a look.
+extern const call_list all_calls;
+
 class machine {
   public:
     /// The VM with `vcpus` vCPUs, attached unless told otherwise. XOS_TEST_LOOP in the environment:
@@ -47,7 +53,8 @@ class machine {
     xos_frame& frame(unsigned i = 0) { return *vcpus_[i].frame; }
     bool loops() const { return loops_; }
 
-    int attach(int vm, const std::uint64_t* calls = nullptr, unsigned version = XOS_ABI_VERSION);
+    int attach(int vm, const call_list& calls = all_calls, unsigned version = XOS_ABI_VERSION);
+    int guard(const xos_guard& range);
     int add_vcpu(unsigned i, const xos_frame* frame);
 
     /// Starts vCPU `i` at its first instruction, to ring `times`, and runs it.
@@ -57,6 +64,9 @@ class machine {
     /// Makes one call through the frame; as ring().
     returned make(const xos_call& c, unsigned i = 0);
     xos_statistics statistics() const;
+
+    /// Set before attaching: XOS_DESCRIPTORS bits.
+    const std::uint64_t* descriptors = nullptr;
 
   private:
     struct one_vcpu {
@@ -73,8 +83,5 @@ class machine {
     std::vector<one_vcpu> vcpus_;
     bool loops_ = false;
 };
-
-/// Every call that the module can make.
-extern const std::uint64_t all_calls[XOS_CALLS / 64];
 
 }  // namespace xos::test

@@ -8,6 +8,8 @@
 #include <span>
 #include <string>
 
+#include "libxos/syscall/module_calls.hpp"
+
 using namespace xos::syscall;
 
 namespace {
@@ -185,4 +187,39 @@ TEST_CASE("directions are the kernel's") {
     CHECK(lookup(*number_of("recvmsg")).arguments[1] == out_msghdr);
     CHECK(lookup(*number_of("accept4")).arguments[2] == inout_struct);
     CHECK(lookup(*number_of("sched_getattr")).arguments[1] == out_struct);
+}
+
+TEST_CASE("the kernel module is told what each call names") {
+    const auto looks = [](const char* name) { return module_calls[*number_of(name)]; };
+    const auto at = [](unsigned i, unsigned look) { return look << i * XOS_LOOK_BITS; };
+    constexpr std::uint32_t made = XOS_CALL_MADE, written = 1;
+    constexpr unsigned descriptor = XOS_LOOK_DESCRIPTOR;
+    CHECK(looks("getppid") == made);
+    CHECK(looks("close") == 0);
+    CHECK(looks("mmap") == 0);
+    CHECK(looks("read") == (made | descriptor | at(1, XOS_LOOK_NEXT | written)));
+    CHECK(looks("sendto") == (made | descriptor | at(1, XOS_LOOK_NEXT) | at(4, XOS_LOOK_NEXT)));
+    CHECK(looks("writev") == (made | descriptor | at(1, XOS_LOOK_BUFFERS)));
+    CHECK(looks("recvmsg") == (made | descriptor | at(1, XOS_LOOK_MESSAGE | written)));
+    CHECK(looks("sendmmsg") == (made | descriptor | at(1, XOS_LOOK_MESSAGES)));
+    CHECK(looks("openat") == (made | descriptor | at(1, XOS_LOOK_OPENED)));
+    CHECK(looks("unlinkat") == (made | descriptor | at(1, XOS_LOOK_START)));
+    CHECK(looks("mincore") == (made | XOS_LOOK_NEXT | at(2, XOS_LOOK_START | written)));
+    CHECK(looks("futex") ==
+          (made | XOS_LOOK_FUTEX | at(3, XOS_LOOK_START) | at(4, XOS_LOOK_FUTEX)));
+    // The module refuses a list in which a look lacks the argument beside it.
+    for (const std::uint32_t call : module_calls) {
+        const unsigned first = call & 15, sixth = call >> 20 & 15;
+        CHECK(first / 2 * 2 != XOS_LOOK_PREVIOUS);
+        CHECK((sixth < XOS_LOOK_NEXT || sixth == XOS_LOOK_DESCRIPTOR));
+    }
+    // A call that Linux carries out and whose arguments libxos looks at, the module looks at, too.
+    for (unsigned number = 0; number < table_size; ++number) {
+        const looked_at& what = arguments_to_look_at[number];
+        if (!(module_calls[number] & made) || lookup(number).name == "ptrace") continue;
+        INFO(lookup(number).name);
+        for (unsigned i = 0; i < lookup(number).argument_count; ++i)
+            CHECK((what.descriptors >> i & 1) ==
+                  ((module_calls[number] >> i * XOS_LOOK_BITS & 15) == descriptor));
+    }
 }

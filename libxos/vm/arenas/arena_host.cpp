@@ -315,6 +315,12 @@ outcome reserve_process_arena(const arena_options& planned) {
     if (auto failed = the_process_arena.reserve(options); !failed.ok()) return failed;
     cell::the_cell.guard.begin = the_process_arena.begin();
     cell::the_cell.guard.length = the_process_arena.length();
+    if (auto failed = cell::guard_calls(); !failed.ok()) {
+        // Then all anonymous memory stays Linux's.
+        cell::the_cell.guard.length = 0;
+        the_process_arena.retire();
+        return failed;
+    }
     return base::success;
 }
 

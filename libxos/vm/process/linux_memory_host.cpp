@@ -253,6 +253,8 @@ void retire_arena(zero_pages what) {
         mark_as_linux(a.begin(), a.grown(), false);
         the_process_memory.linux_pages = 0;
         cell::the_cell.guard.length = 0;
+        // On failure the module goes on leaving calls to libxos.
+        (void)cell::guard_calls();
         a.retire();
     }
     cell::the_cell.space().readmit(a.own_view().begin);
