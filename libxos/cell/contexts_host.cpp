@@ -162,6 +162,9 @@ void update_processor_number(context& c, std::uint32_t number) {
 
 outcome remake_context(context& c) {
     c.stop = {};
+    // TSC_AUX of a new vCPU is 0, and the first run tells it the number.
+    c.processor_number = 0;
+    c.tables->gdt[arch::selector::processor_number / 8] = arch::data_limit(0);
     return make_vcpu(c);
 }
 

@@ -2,6 +2,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
@@ -139,6 +140,36 @@ TEST_CASE("getcpu names the processor that the thread runs on") {
         }
         sched_setaffinity(0, sizeof all, &all);
         return wrong;
+    });
+}
+
+/// What Linux keeps in TSC_AUX, by which the vDSO knows the processor where there is RDPID.
+static unsigned processor_register() {
+    unsigned number = 0;
+    __rdtscp(&number);
+    return number & 0xfff;
+}
+
+TEST_CASE("a forked child knows its processor") {
+    same([] {
+        std::vector<int> answers;
+        cpu_set_t all;
+        sched_getaffinity(0, sizeof all, &all);
+        for (int cpu = 0; cpu < 4; cpu++) {
+            if (!CPU_ISSET(cpu, &all)) continue;
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            sched_setaffinity(0, sizeof one, &one);
+            answers.push_back(static_cast<int>(processor_register()));
+            const int pid = fork();
+            if (pid == 0) _exit(static_cast<int>(processor_register()));
+            int status = -1;
+            waitpid(pid, &status, 0);
+            answers.push_back(status);
+        }
+        sched_setaffinity(0, sizeof all, &all);
+        return answers;
     });
 }
 
