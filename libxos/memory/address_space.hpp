@@ -18,6 +18,7 @@
 #include "libxos/memory/fork_locks.hpp"
 #include "libxos/memory/physical_space.hpp"
 #include "libxos/memory/system_arena.hpp"
+#include "libxos/paging/entry_rules.hpp"
 #include "libxos/paging/page_tables.hpp"
 
 namespace xos::memory {
@@ -40,9 +41,6 @@ struct region {
 /// The flags of leaves over host-managed memory: Linux decides what the application really may do.
 inline constexpr auto everything = paging::protection::writable | paging::protection::user;
 inline constexpr auto not_code = everything | paging::protection::no_execute;
-/// Set beforehand; otherwise a KVM that shadows page tables would take one more fault on every
-/// page.
-inline constexpr auto accessed_and_dirty = arch::entry_flags::accessed | arch::entry_flags::dirty;
 
 enum class arena_visibility {
     all,            ///< flat modes: libxos edits page tables at the application's privilege

@@ -11,6 +11,7 @@ namespace xos::memory {
 
 using base::outcome;
 using base::step;
+using paging::accessed_and_dirty;
 using paging::protection;
 using paging::status;
 

@@ -100,7 +100,7 @@ class arena {
     /// False: nothing has changed, and the caller must free in another way.
     bool free_to_cache(gva at, std::uint64_t bytes);
     /// Under the lock: takes a large extent back whole, unmapped. False: the range is not one.
-    bool keep_large(gva at, std::uint64_t bytes, stale_translations& stale);
+    bool keep_large(gva at, std::uint64_t bytes, stale_pages& stale);
     /// Maps a page that has been touched for the first time; returns whether it is mapped. Needs no
     /// lock.
     bool touch(gva page);

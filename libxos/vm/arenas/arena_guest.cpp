@@ -3,7 +3,6 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/arenas/arena.hpp"
-#include "libxos/vm/views/view_edits.hpp"
 
 namespace xos::vm {
 
@@ -75,7 +74,7 @@ bool arena::empty_caches() {
 
 bool arena::empty_large() {
     return large_.empty([&](const large_extents::extent& e) {
-        stale_translations none;  // nobody has touched it since it was unmapped
+        stale_pages none;  // nobody has touched it since it was unmapped
         const std::uint64_t whole = e.count * page_size / large_page_size * large_page_size;
         unmap_range(*view_, address_of(e.first), whole, false, none);
         pages_.free(e.first, e.count, false);
@@ -151,7 +150,7 @@ gva arena::allocate_from_cache(std::uint64_t bytes, contents wanted) {
     if (options_.free_memory == visibility::allocated_only) {
         // The extent is small and whole, so it lies within a table that only its owners could
         // replace.
-        stale_translations none;
+        stale_pages none;
         map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_4k, none);
     }
     if (wanted == contents::zeroed) zero_memory(at, bytes);
@@ -171,9 +170,9 @@ bool arena::free_to_cache(gva at, std::uint64_t bytes) {
         return false;
     }
     if (mapped) {
-        stale_translations stale;
+        stale_pages stale;
         unmap_range(*view_, at, bytes, false, stale);
-        stale.flush();
+        flush(stale);
     }
     const auto victim = caches_.keep(arch::current_area()->vcpu, first, pages);
     if (victim.count) {
@@ -198,7 +197,7 @@ gva arena::allocate_large(std::uint64_t bytes) {
     {
         memory::guest_edit editing(cell::the_cell.space().lock());
         if (!exists()) return gva{0};
-        stale_translations stale;  // only of the way to a table, if a leaf replaces it
+        stale_pages stale;  // only of the way to a table, if a leaf replaces it
         large_extents::extent* const kept = large_.take(pages);
         at = kept ? address_of(kept->first) : take(bytes, preference_for(bytes), is_zero);
         if (!at.value) return at;
@@ -214,14 +213,14 @@ gva arena::allocate_large(std::uint64_t bytes) {
         if (bytes > whole)
             map_range(*view_, at + whole, bytes - whole, frame_of(at + whole), access::read_write,
                       arch::level::page_4k, stale);
-        stale.flush();
+        flush(stale);
     }
     if (!is_zero && has_tables) discard_tables(at, bytes);
     if (!is_zero && !has_tables) discard_from_guest(at, bytes);
     return at;
 }
 
-bool arena::keep_large(gva at, std::uint64_t bytes, stale_translations& stale) {
+bool arena::keep_large(gva at, std::uint64_t bytes, stale_pages& stale) {
     large_extents::extent* const e = large_.exactly(page_of(at), bytes / page_size);
     if (!e) return false;
     large_extents::for_each_touched(*e, [&](std::uint64_t first) {
@@ -268,10 +267,10 @@ gva arena::allocate_in_guest(std::uint64_t bytes, contents wanted,
             at = take(bytes, first, clean);
             if (at.value) {
                 if (options_.free_memory == visibility::allocated_only) {
-                    stale_translations stale;  // only of the way to a table, if a leaf replaces it
+                    stale_pages stale;  // only of the way to a table, if a leaf replaces it
                     map_range(*view_, at, bytes, frame_of(at), access::read_write,
                               arch::level::page_2m, stale);
-                    stale.flush();
+                    flush(stale);
                 }
                 if (wanted == contents::zeroed && !clean) {
                     zero_later = pages > few_pages;
@@ -304,9 +303,9 @@ bool arena::free_in_guest(gva at, std::uint64_t bytes) {
         // Nobody can get these pages before the lock is released.
         if (!give_back(at, bytes, false)) return false;
         if (options_.free_memory == visibility::allocated_only) {
-            stale_translations stale;
+            stale_pages stale;
             unmap_range(*view_, at, bytes, false, stale);
-            stale.flush();
+            flush(stale);
         }
     }
     if (wants_trim()) [[unlikely]]

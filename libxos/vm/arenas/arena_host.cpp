@@ -7,7 +7,6 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/vm/arenas/arena.hpp"
-#include "libxos/vm/views/view_edits.hpp"
 
 namespace xos::vm {
 
@@ -174,7 +173,7 @@ outcome arena::add_chunk(std::uint64_t bytes) {
         return {step::reserve_memory, static_cast<int>(-r)};
     advise(at, bytes, options_.pager);
     if (options_.free_memory == visibility::always) {
-        stale_translations none;  // nothing was mapped
+        stale_pages none;  // nothing was mapped
         map_range(*view_, at, bytes, frame_of(at), access::read_write, arch::level::page_2m, none);
     }
     // Pages that are not resident now become so on first touch, as usual.

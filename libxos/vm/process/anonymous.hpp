@@ -15,9 +15,6 @@
 
 namespace xos::vm {
 
-/// Set in a present entry: Linux's own tables decide, as for a chunk.
-inline constexpr auto linux_managed = arch::entry_flags::software_9;
-
 /// Limits the process arena to `bytes`; 0: everything goes to Linux. Called before the start.
 void serve_anonymous_memory(std::uint64_t bytes, residency pager, std::uint64_t window);
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "libxos/vm/process/anonymous.hpp"
-#include "libxos/vm/views/view_edits.hpp"
 
 namespace xos::vm::anonymous {
 
@@ -36,7 +35,7 @@ int protection_for(access a);
 /// The entry of an arena page, large or small.
 arch::entry entry_at(gva page);
 inline bool is_linux(arch::entry e) {
-    return e.has(linux_managed);
+    return e.has(paging::linux_managed);
 }
 
 /// Where a range lies, relative to the arena.
@@ -68,7 +67,7 @@ void for_each_run(gva begin, std::uint64_t length, Which&& which, F&& f) {
 long ask_linux(long number, std::uint64_t a0, std::uint64_t a1, std::uint64_t a2 = 0);
 
 /// Maps zeroed pages that already are the application's, or were just taken, with this access.
-void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale);
+void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_pages& stale);
 bool all_mapped(gva begin, std::uint64_t length);
 bool has_linux_pages(gva begin, std::uint64_t length);
 

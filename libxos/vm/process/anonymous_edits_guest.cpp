@@ -25,9 +25,8 @@ int protection_for(access a) {
 
 arch::entry entry_at(gva page) {
     const view& v = memory_arena().own_view();
-    const std::uint64_t i = v.piece_of(page);
     if (page - v.begin >= v.length) return {};
-    const arch::entry e = arch::load(v.is_replaced(i) ? *v.coarse[i] : *v.slot_of(page));
+    const arch::entry e = v.covering(page);
     if (!is_untouched(e)) return e;
     if (memory_arena().is_kept(page)) return {};
     return {memory_arena().frame_of(page), flags_of(access::read_write)};
@@ -55,13 +54,13 @@ void zero_if_dirty(gva begin, std::uint64_t length) {
 
 }  // namespace
 
-void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_translations& stale) {
+void map_zeroed(gva begin, std::uint64_t length, access allowed, stale_pages& stale) {
     arena& a = memory_arena();
     map_range(a.own_view(), begin, length, a.frame_of(begin), access::read_write,
               arch::level::page_2m, stale);
     // A translation that forbids writing may still be cached.
-    stale.flush();
-    stale = {};
+    flush(stale);
+    stale.clear();
     zero_if_dirty(begin, length);
     if (allowed != access::read_write) {
         protect_range(a.own_view(), begin, length, allowed, stale);
@@ -93,9 +92,9 @@ long unmap(gva begin, std::uint64_t length) {
     {
         memory::guest_edit editing(lock());
         if (!a.exists() || is_for_linux(begin, length)) return declined;
-        stale_translations stale;
+        stale_pages stale;
         if (length >= large_extents::least * page_size && a.keep_large(begin, length, stale)) {
-            stale.flush();
+            flush(stale);
             return 0;
         }
         a.settle(begin, length);
@@ -105,7 +104,7 @@ long unmap(gva begin, std::uint64_t length) {
                 a.give_back(p, page_size, false);
         }
         unmap_range(a.own_view(), begin, length, false, stale);
-        stale.flush();
+        flush(stale);
         trim = a.wants_trim();
     }
     if (trim) a.trim_in_guest();
@@ -126,9 +125,9 @@ long map_fixed(std::uint64_t address, std::uint64_t length, std::uint64_t protec
     }
     for (gva p = begin; p < begin + length; p = p + page_size) a.pages().take(a.page_of(p), 1);
     a.forget_large(begin, length);
-    stale_translations stale;
+    stale_pages stale;
     map_zeroed(begin, length, grant(protection), stale);
-    stale.flush();
+    flush(stale);
     return static_cast<long>(address);
 }
 

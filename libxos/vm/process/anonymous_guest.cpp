@@ -98,9 +98,9 @@ long xos_mmap(std::uint64_t address, std::uint64_t length, std::uint64_t protect
     if (const vm::access wanted = grant(protection); wanted != vm::access::read_write) {
         memory::guest_edit editing(lock());
         memory_arena().forget_large(at, bytes);
-        stale_translations stale;
+        stale_pages stale;
         protect_range(memory_arena().own_view(), at, bytes, wanted, stale);
-        stale.flush();
+        flush(stale);
     }
     return static_cast<long>(at.value);
 }
@@ -139,7 +139,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
     memory::guest_edit editing(lock());
     if (!memory_arena().exists() || has_linux_pages(begin, bytes)) return declined;
     memory_arena().forget_large(begin, bytes);
-    stale_translations stale;
+    stale_pages stale;
     long result = 0;
     for_each_run(
         begin, bytes, [](gva p) { return is_mapped(entry_at(p)); },
@@ -148,7 +148,7 @@ long xos_mprotect(std::uint64_t address, std::uint64_t length, std::uint64_t pro
             if (result == 0)
                 protect_range(memory_arena().own_view(), from, part, grant(protection), stale);
         });
-    stale.flush();
+    flush(stale);
     return result;
 }
 

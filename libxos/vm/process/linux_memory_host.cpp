@@ -109,7 +109,7 @@ void mark_as_linux(gva begin, std::uint64_t length, bool executable) {
     arena& a = memory_arena();
     const view& v = a.own_view();
     a.forget_large(begin, length);
-    stale_translations none;  // Linux's own change makes KVM drop what may be cached
+    stale_pages none;  // Linux's own change makes KVM drop what may be cached
     for_each_run(
         begin, length, [](gva p) { return is_linux(entry_at(p)); },
         [](gva, std::uint64_t bytes, bool theirs) {
@@ -117,7 +117,7 @@ void mark_as_linux(gva begin, std::uint64_t length, bool executable) {
         });
     map_range(v, begin, length, a.frame_of(begin),
               executable ? access::read_write_execute : access::read_write, arch::level::page_4k,
-              none, memory::accessed_and_dirty | linux_managed);
+              none, paging::accessed_and_dirty | paging::linux_managed);
 }
 
 void entrust(gva begin, std::uint64_t length) {

@@ -140,7 +140,7 @@ long unmap_in_arena(const range& r) {
     for (gva p = r.begin; p < r.begin + r.length; p = p + page_size) {
         if (is_linux(entry_at(p))) the_process_memory.linux_pages--;
     }
-    stale_translations none;
+    stale_pages none;
     unmap_range(a.own_view(), r.begin, r.length, false, none);
     // If another thread has touched it just before, KVM forgets that now.
     raw_syscall(__NR_madvise, static_cast<long>(r.begin.value), static_cast<long>(r.length),

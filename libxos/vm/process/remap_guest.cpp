@@ -32,9 +32,9 @@ bool grow_in_place(gva begin, std::uint64_t length, std::uint64_t wanted, access
     const std::uint64_t bytes = wanted - length;
     if (more - a.begin() + bytes > a.grown()) return false;
     if (!a.pages().take(a.page_of(more), bytes / page_size)) return false;
-    stale_translations stale;
+    stale_pages stale;
     map_zeroed(more, bytes, allowed, stale);
-    stale.flush();
+    flush(stale);
     return true;
 }
 
@@ -77,7 +77,7 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
     long result = static_cast<long>(moved.value);
     if (moved.value) {
         memory::guest_edit editing(lock());
-        stale_translations stale;
+        stale_pages stale;
         // Memory that the copy touches must be present: a fault would need the lock.
         a.forget_large(begin, length);
         a.forget_large(moved, wanted);
@@ -86,7 +86,7 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
         protect_range(a.own_view(), moved, wanted, access::read_write, stale);
         copy_memory(moved, begin, length < wanted ? length : wanted);
         protect_range(a.own_view(), moved, wanted, allowed, stale);
-        stale.flush();
+        flush(stale);
     } else {
         result = copy_out(begin, length, wanted, allowed, fixed ? &target : nullptr);
         if (is_error(result)) return result;
@@ -96,9 +96,9 @@ long move_by_copy(gva begin, std::uint64_t length, std::uint64_t wanted, std::ui
         return result;
     }
     memory::guest_edit editing(lock());
-    stale_translations stale;
+    stale_pages stale;
     map_zeroed(begin, length, allowed, stale);
-    stale.flush();
+    flush(stale);
     return result;
 }
 

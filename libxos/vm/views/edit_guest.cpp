@@ -5,39 +5,20 @@
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/base/bytes.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views/spaces.hpp"
-#include "libxos/vm/views/view_edits.hpp"
 #include "libxos/vm/views/frame_pool.hpp"
 #include "libxos/vm/views/services.hpp"
+#include "libxos/vm/views/spaces.hpp"
 
 namespace xos::vm {
 
 namespace {
 
-using arch::entry;
-using arch::entry_flags;
-
-void map_new(const view& v, const edit& e, stale_translations& stale) {
+void map_new(const view& v, const edit& e, stale_pages& stale) {
     for (std::uint64_t offset = 0; offset < e.length; offset += page_size) {
         const gpa frame = the_frames.take_aside();
         base::zero_words(the_frames.data(frame), page_size);
         map_range(v, e.begin + offset, page_size, frame, e.allowed, arch::level::page_4k, stale);
     }
-}
-
-/// Called after the flush: nobody can reach the frames any more.
-void release_frames(const view& v, const edit& e) {
-    for_each_piece(v, e.begin, e.length, [&](const piece& p) {
-        if (v.is_replaced(p.index)) return;
-        entry* slot = p.table() + p.first();
-        for (unsigned i = 0; i < p.count(); i++) {
-            const entry was = arch::load(slot[i]);
-            if (!was.has(leaving)) continue;
-            arch::store(slot[i], entry{});
-            const gpa frame(was.bits & arch::address_mask);
-            if (the_frames.owns(frame)) the_frames.free(frame);
-        }
-    });
 }
 
 bool is_access(access a) {
@@ -102,12 +83,12 @@ class view_finder {
     return map_result::bad_option;
 }
 
-[[gnu::always_inline]] inline void apply(const edit& e, const view& v, stale_translations& stale) {
+[[gnu::always_inline]] inline void apply(const edit& e, const view& v, stale_pages& stale) {
     switch (e.kind) {
         case edit_kind::map:
             return map_range(v, e.begin, e.length, gpa{e.target}, e.allowed,
                              static_cast<arch::level>(e.largest), stale,
-                             e.option ? entry_flags::none : memory::accessed_and_dirty);
+                             e.option ? arch::entry_flags::none : paging::accessed_and_dirty);
         case edit_kind::map_new:
             return map_new(v, e, stale);
         case edit_kind::unmap:
@@ -143,11 +124,11 @@ const view* view_of_alike_protections(const edit_request& request) {
     return v;
 }
 
-void protect_alike(const view& v, const edit_request& request, stale_translations& stale) {
+void protect_alike(const view& v, const edit_request& request, stale_pages& stale) {
     const access wanted = request.edits[0].allowed;
     const edit* const end = request.edits + request.count;
     for (const edit* e = request.edits; e < end; e++) {
-        if (entry* slot = v.slot_of_4k(e->begin)) [[likely]]
+        if (arch::entry* slot = v.slot_of_4k(e->begin)) [[likely]]
             change_access(*slot, wanted, e->begin, stale);
         else
             protect_range(v, e->begin, page_size, wanted, stale);
@@ -160,9 +141,9 @@ long commit_edits(long argument, long, long, long, long, long) {
     auto& request = *reinterpret_cast<edit_request*>(argument);
     memory::guest_edit editing(cell::the_cell.space().lock());
     if (const view* v = request.count > 1 ? view_of_alike_protections(request) : nullptr) {
-        stale_translations stale;
+        stale_pages stale;
         protect_alike(*v, request, stale);
-        stale.flush();
+        flush(stale);
         request.failed = request.count;
         return 0;
     }
@@ -179,17 +160,20 @@ long commit_edits(long argument, long, long, long, long, long) {
     if (needed.frames && !the_frames.set_aside(needed.frames)) {
         return static_cast<long>(map_result::no_frames);
     }
-    stale_translations stale;
+    stale_pages stale;
     bool release = false;
     for (std::uint64_t i = 0; i < request.count; i++) {
         apply(request.edits[i], *views.find(request.edits[i].begin), stale);
         release |= request.edits[i].kind == edit_kind::unmap && request.edits[i].option;
     }
-    stale.flush();
+    flush(stale);
     if (release) {
         for (std::uint64_t i = 0; i < request.count; i++) {
             const edit& e = request.edits[i];
-            if (e.kind == edit_kind::unmap && e.option) release_frames(*find_view(e.begin), e);
+            if (e.kind != edit_kind::unmap || !e.option) continue;
+            for_each_leaving(*find_view(e.begin), e.begin, e.length, [](gpa frame) {
+                if (the_frames.owns(frame)) the_frames.free(frame);
+            });
         }
     }
     return 0;
@@ -205,61 +189,11 @@ long scan_used(long argument, long, long, long, long, long) {
         return static_cast<long>(map_result::misaligned);
 
     memory::guest_edit editing(cell::the_cell.space().lock());
-    const auto wanted = static_cast<entry_flags>(request.flags);
-    const std::uint64_t wanted_bits = request.flags;
-    std::uint64_t at = 0, word = 0, found = 0;
-    stale_translations stale;
-    const auto note_word_end = [&] {
-        if ((at & 63) != 0) return;
-        request.bitmap[at / 64 - 1] = word;
-        word = 0;
-    };
-    const auto note = [&](bool is_used) {
-        if (is_used) {
-            word |= std::uint64_t{1} << (at & 63);
-            found++;
-        }
-        at++;
-        note_word_end();
-    };
-    const auto look = [&](entry& slot, gva page) {
-        const entry e = arch::load(slot);
-        if (!(e.bits & wanted_bits) || !is_mapped(e)) return false;
-        if (request.clear) {
-            arch::clear_flags(slot, wanted);
-            stale.add(page);
-        }
-        return true;
-    };
-    for_each_piece(*v, request.begin, request.length, [&](const piece& p) {
-        if (v->is_replaced(p.index)) {
-            // A large leaf at an edge counts, and is cleared, as a whole.
-            const bool is_used = look(p.coarse(), p.begin);
-            for (unsigned i = 0; i < p.count(); i++) note(is_used);
-            return;
-        }
-        // Most pages are unused, so finding the next used one must be fast.
-        entry* slot = p.table() + p.first();
-        for (unsigned i = 0; i < p.count();) {
-            const std::uint64_t left_of_word = 64 - (at & 63), left = p.count() - i;
-            const entry* const end = slot + (left < left_of_word ? left : left_of_word);
-            const entry* const begin = slot;
-            for (; slot < end; slot++) {
-                if (!(arch::load(*slot).bits & wanted_bits)) [[likely]]
-                    continue;
-                const auto n = static_cast<std::uint64_t>(slot - begin);
-                if (!look(*slot, p.page(i + static_cast<unsigned>(n)))) continue;
-                word |= std::uint64_t{1} << ((at + n) & 63);
-                found++;
-            }
-            i += static_cast<unsigned>(end - begin);
-            at += static_cast<std::uint64_t>(end - begin);
-            note_word_end();
-        }
-    });
-    if (at & 63) request.bitmap[at / 64] = word;
-    stale.flush();
-    request.found = found;
+    stale_pages stale;
+    request.found = scan_range(
+        *v, request.begin, request.length,
+        {.flags = request.flags, .clear = request.clear, .bitmap = request.bitmap}, stale);
+    flush(stale);
     return 0;
 }
 
@@ -269,16 +203,15 @@ long query_page(long argument, long, long, long, long, long) {
     const view* v = find_view(request.address);
     if (!v) return 0;
     memory::guest_edit editing(cell::the_cell.space().lock());
-    const std::uint64_t index = v->piece_of(request.address);
-    const bool large = v->is_replaced(index);
-    const entry e = arch::load(large ? *v->coarse[index] : *v->slot_of(request.address));
+    const bool large = v->is_replaced(v->piece_of(request.address));
+    const arch::entry e = v->covering(request.address);
     if (!is_mapped(e)) return 0;
     request.found.mapped = true;
     request.found.allowed = access_of(e);
     request.found.size = static_cast<leaf>(large ? v->coarser() : v->fine());
-    request.found.frame = gpa(e.bits & arch::address_mask);
-    request.found.accessed = e.has(entry_flags::accessed);
-    request.found.dirty = e.has(entry_flags::dirty);
+    request.found.frame = frame_of(e);
+    request.found.accessed = e.has(arch::entry_flags::accessed);
+    request.found.dirty = e.has(arch::entry_flags::dirty);
     return 0;
 }
 

@@ -53,18 +53,17 @@ void flush_others() {
 
 }  // namespace
 
-void stale_translations::flush() {
-    if (count_ == 0) return;
+void flush(const paging::stale_pages& stale) {
+    if (!stale.any()) return;
     __atomic_fetch_add(&the_flushes, 1, __ATOMIC_SEQ_CST);
     if (cell::the_cell.current == mode::pvm) {
         xos_load_root_pvm(arch::current_area()->root);
         return;
     }
-    if (count_ > capacity) {
+    if (stale.all())
         reload_root();
-    } else {
-        for (unsigned i = 0; i < count_; i++) invalidate(gva{pages_[i]});
-    }
+    else
+        stale.for_each(invalidate);
     flush_others();
 }
 

@@ -7,6 +7,9 @@
 
 namespace xos::vm {
 
+using paging::change_access_now;
+using paging::map_or_widen;
+
 namespace {
 
 struct place {
@@ -25,22 +28,7 @@ struct place {
     const place at = find(v, page);
     if (!at.slot) return at.problem;
     if (!frame.is_aligned(page_size)) return map_result::misaligned;
-    const arch::entry wanted(frame, flags_of(a) | memory::accessed_and_dirty);
-    // The entry goes from not present to present, or gains permission. No TLB holds a translation
-    // that allows more than the entry does, so nothing is flushed (Intel SDM vol. 3A, 4.10.4.3).
-    arch::entry old{};
-    while (!arch::compare_exchange(*at.slot, old, wanted)) {
-        if (old.has(leaving)) {
-            old = {};
-            asm volatile("pause");
-            continue;
-        }
-        if (is_mapped(old) &&
-            (old.frame(arch::level::page_4k) != frame || takes_away(old, wanted))) {
-            return map_result::shrinks;
-        }
-    }
-    return map_result::ok;
+    return map_or_widen(*at.slot, frame, a) ? map_result::ok : map_result::shrinks;
 }
 
 /// @param shrank  set when a TLB may hold more than the entry now allows.
@@ -48,14 +36,7 @@ struct place {
                                                      bool& shrank) {
     const place at = find(v, page);
     if (!at.slot) return at.problem;
-    const auto chosen = flags_of(a);
-    arch::entry old = arch::load(*at.slot), wanted;
-    do {
-        if (!is_mapped(old)) return map_result::not_mapped;
-        wanted = arch::entry((old.bits & ~static_cast<std::uint64_t>(access_bits)) |
-                             static_cast<std::uint64_t>(chosen));
-    } while (!arch::compare_exchange(*at.slot, old, wanted));
-    shrank = takes_away(old, wanted);
+    if (!change_access_now(*at.slot, a, shrank)) return map_result::not_mapped;
     return map_result::ok;
 }
 

@@ -50,9 +50,6 @@ inline const view* look_up(arch::guest_area& area, gva page) {
     return v;
 }
 
-/// Set in an entry of a view: it is read-only until copied, or no other space maps the frame.
-inline constexpr auto copied_on_write = arch::entry_flags::software_9;
-
 // Gateway services.
 long space_make(long, long, long, long, long, long);
 long space_end(long space, long, long, long, long, long);

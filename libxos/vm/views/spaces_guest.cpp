@@ -5,7 +5,6 @@
 #include "libxos/vm/views/frame_pool.hpp"
 #include "libxos/vm/views/services.hpp"
 #include "libxos/vm/views/spaces.hpp"
-#include "libxos/vm/views/view_edits.hpp"
 
 extern "C" void xos_load_root_pvm(std::uint64_t root);
 
@@ -13,6 +12,9 @@ namespace xos::vm {
 
 using arch::entry;
 using arch::entry_flags;
+using paging::copied_on_write;
+using paging::copying;
+using paging::once_written;
 
 other_space the_spaces[arch::guest_area::max_spaces];
 
@@ -46,24 +48,10 @@ other_space* used_space(long number) {
     return s.in_use ? &s : nullptr;
 }
 
-/// What a view maps at a page, which may be part of a large leaf.
-entry leaf_at(const view& v, gva page) {
-    if (entry* slot = v.slot_of(page)) return arch::load(*slot);
-    const std::uint64_t i = v.piece_of(page);
-    const entry e = arch::load(*v.coarse[i]);
-    if (!is_mapped(e)) return {};
-    const std::uint64_t inside = page.value & ((std::uint64_t{1} << v.coarse_shift) - 1);
-    return entry(e.bits + inside);
-}
-
-gpa frame_of(entry e) {
-    return gpa(e.bits & arch::address_mask);
-}
-
 /// Whether another space maps the frame at the same page.
 bool is_shared(const view& shared, const view& mine, gva page, gpa frame) {
     const auto maps_it = [&](const view& v) {
-        const entry e = leaf_at(v, page);
+        const entry e = v.as_small_leaf(page);
         return is_mapped(e) && frame_of(e) == frame;
     };
     if (&mine != &shared && maps_it(shared)) return true;
@@ -123,36 +111,6 @@ bool make_tables(view& v, const view& shared, spare_tables& spares) {
     return true;
 }
 
-/// Returns the entry after a copy-on-write separation, the same in both spaces.
-entry until_written(entry e) {
-    if (!e.is_present() || !e.has(entry_flags::writable)) return e;
-    const auto writable = static_cast<std::uint64_t>(entry_flags::writable);
-    return entry((e.bits & ~writable) | static_cast<std::uint64_t>(copied_on_write));
-}
-
-void copy_entries(view& v, const view& shared, bool on_write, stale_translations& stale) {
-    for (std::uint64_t i = 0; i < pieces_of(shared); i++) {
-        const auto same = [&](entry& from, entry& to, gva page) {
-            entry old = arch::load(from), kept;
-            do {
-                kept = on_write ? until_written(old) : old;
-            } while (kept != old && !arch::compare_exchange(from, old, kept));
-            if (kept != old) stale.add(page);
-            arch::store(to, kept);
-        };
-        const gva begin = shared.begin + (i << shared.coarse_shift);
-        if (shared.is_replaced(i)) {
-            v.tables[i].fetch_or(view::replaced, std::memory_order_relaxed);
-            same(*shared.coarse[i], *v.coarse[i], begin);
-            continue;
-        }
-        arch::store(*v.coarse[i], reference_to(v.table(i)));
-        for (unsigned n = 0; n < 512; n++) {
-            same(shared.table(i)[n], v.table(i)[n], begin + (std::uint64_t{n} << v.fine_shift));
-        }
-    }
-}
-
 /// Makes the tables above the view's own, down to those that hold its `coarse` entries. No other
 /// view is in its gigabytes, so the tables below the topmost one start empty.
 void make_upper_tables(other_space& s, view& v, unsigned slot, spare_tables& spares) {
@@ -166,7 +124,7 @@ void make_upper_tables(other_space& s, view& v, unsigned slot, spare_tables& spa
         upper = spares.next();
         for (unsigned i = 0; i < 512; i++)
             arch::store(upper[i], arch::load(const_cast<entry&>(of_main[i])));
-        arch::store(s.root[at], reference_to(upper));
+        arch::store(s.root[at], v.reference_to(upper));
     }
     s.upper[slot] = upper;
     for (std::uint64_t i = 0; i < pieces_of(v); i++) {
@@ -176,7 +134,7 @@ void make_upper_tables(other_space& s, view& v, unsigned slot, spare_tables& spa
             v.coarse[i] = &gigabyte;
             continue;
         }
-        if (begin.is_aligned(huge_page_size)) arch::store(gigabyte, reference_to(spares.next()));
+        if (begin.is_aligned(huge_page_size)) arch::store(gigabyte, v.reference_to(spares.next()));
         v.coarse[i] = &main_space().table_of(arch::load(gigabyte))[begin.value >> 21 & 511];
     }
 }
@@ -186,7 +144,7 @@ void free_own_frames(const view& v, const view& shared) {
     if (v.fine_shift != 12) return;
     for (std::uint64_t offset = 0; offset < v.length; offset += page_size) {
         const gva page = v.begin + offset;
-        const entry e = leaf_at(v, page);
+        const entry e = v.as_small_leaf(page);
         if (!is_mapped(e) || !the_frames.owns(frame_of(e))) continue;
         if (!is_shared(shared, v, page, frame_of(e))) the_frames.free(frame_of(e));
     }
@@ -293,13 +251,13 @@ long space_separate(long number, long address, long on_write, long, long, long) 
     if (!spares.take(pieces_of(*shared) + gigabytes + 1) || !make_tables(v, *shared, spares))
         return -base::error::nomem;
     make_upper_tables(*s, v, slot, spares);
-    stale_translations stale;
+    stale_pages stale;
     // A vCPU may be in the space: the flush makes it forget its old way to the view.
     stale.add_all();
-    copy_entries(v, *shared, on_write, stale);
+    copy_entries(*shared, v, on_write ? copying::until_written : copying::as_it_is, stale);
     s->shared[slot] = shared;
     s->view_count++;
-    stale.flush();
+    flush(stale);
     return 0;
 }
 
@@ -351,9 +309,9 @@ namespace {
     if (v->fine_shift != 12) return static_cast<long>(map_result::bad_option);
     entry* where = v->slot_of_4k(page);
     if (!where) [[unlikely]] {
-        stale_translations stale;
+        stale_pages stale;
         split_range(*v, page, page_size, stale);
-        stale.flush();
+        flush(stale);
         where = v->slot_of_4k(page);
     }
     entry& slot = *where;
@@ -364,15 +322,14 @@ namespace {
         const bool done = old.is_present() && old.has(entry_flags::writable);
         return static_cast<long>(done ? map_result::ok : map_result::shrinks);
     }
-    const auto again = (old.flags() & ~copied_on_write) | entry_flags::writable;
     if (!is_shared(*shared, *v, page, frame_of(old))) {
-        arch::store(slot, entry(frame_of(old), again));
+        arch::store(slot, once_written(old, frame_of(old)));
         return 0;
     }
     const gpa fresh = the_frames.allocate();
     if (!fresh.value) return static_cast<long>(map_result::no_frames);
     base::copy_words(the_frames.data(fresh), reinterpret_cast<const void*>(page.value), page_size);
-    arch::store(slot, entry(fresh, again));
+    arch::store(slot, once_written(old, fresh));
     flush_page(page);
     return 0;
 }

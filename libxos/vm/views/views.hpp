@@ -1,8 +1,4 @@
 // Views: guest addresses whose translations the application owns.
-//
-// A view has all its tables from the start, down to the level of its smallest leaf, so no edit can
-// run out of memory half way. One level up, a large leaf may replace a table; the table is kept
-// until the leaf is split again.
 #pragma once
 
 #include <atomic>
@@ -11,56 +7,25 @@
 #include "libxos/base/futex_lock.hpp"
 #include "libxos/base/outcome.hpp"
 #include "libxos/memory/address_space.hpp"
-#include "libxos/vm/views/entries.hpp"
+#include "libxos/paging/range_edits.hpp"
 #include "libxos/vm/views/flush.hpp"
 
 namespace xos::vm {
 
-/// Read by kernel-side code. Once the view exists, only the tags of `tables` change.
-struct view {
-    gva begin;
-    std::uint64_t length = 0;    ///< an arena's grows with it
-    unsigned fine_shift = 12;    ///< of the smallest leaf
-    unsigned coarse_shift = 21;  ///< of what one table covers
-    bool is_arena = false;       ///< its frames have the addresses of the view
+using paging::access_of;
+using paging::flags_of;
+using paging::frame_of;
+using paging::is_mapped;
+using paging::is_untouched;
+using paging::stale_pages;
+
+/// Edited by the functions of paging/range_edits.hpp, under the address space's lock unless they
+/// say that they need none. Read by kernel-side code. Its tables exist before any thread finds it.
+struct view : paging::table_range {
+    bool is_arena = false;  ///< its frames have the addresses of the view, and its length grows
     /// For a view that was given back, whose `length` is 0: how many bytes of addresses have
     /// tables.
     std::uint64_t free_length = 0;
-    /// One for each piece of the size of `coarse_shift`. Tagged while a large leaf takes its place,
-    /// or while there is no table yet.
-    std::atomic<std::uint64_t>* tables = nullptr;
-    arch::entry** coarse = nullptr;  ///< the entries that refer to the tables
-
-    static constexpr std::uint64_t replaced = 1;
-
-    std::uint64_t piece_of(gva a) const { return (a - begin) >> coarse_shift; }
-    arch::entry* table(std::uint64_t piece) const {
-        return reinterpret_cast<arch::entry*>(tables[piece].load(std::memory_order_relaxed) &
-                                              ~replaced);
-    }
-    bool is_replaced(std::uint64_t piece) const {
-        return tables[piece].load(std::memory_order_relaxed) & replaced;
-    }
-    arch::level fine() const { return static_cast<arch::level>((fine_shift - 3) / 9); }
-    arch::level coarser() const { return static_cast<arch::level>((coarse_shift - 3) / 9); }
-    bool has_large_leaves() const { return coarser() != arch::level::root; }
-
-    /// Returns the entry of a page, or null while a large leaf covers it.
-    arch::entry* slot_of(gva page) const {
-        const std::uint64_t offset = page - begin;
-        const std::uint64_t tagged = tables[offset >> coarse_shift].load(std::memory_order_relaxed);
-        if (tagged & replaced) [[unlikely]]
-            return nullptr;
-        return reinterpret_cast<arch::entry*>(tagged) + (page.value >> fine_shift & 511);
-    }
-    /// The same, for a view of 4 KiB leaves.
-    arch::entry* slot_of_4k(gva page) const {
-        const std::uint64_t tagged =
-            tables[(page - begin) / large_page_size].load(std::memory_order_relaxed);
-        if (tagged & replaced) [[unlikely]]
-            return nullptr;
-        return reinterpret_cast<arch::entry*>(tagged + (page.value >> 9 & 0xff8));
-    }
 };
 
 struct view_table {

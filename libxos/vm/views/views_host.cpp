@@ -6,8 +6,8 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
 #include "libxos/program/sanitizers.hpp"
-#include "libxos/vm/views/spaces.hpp"
 #include "libxos/vm/views/frame_pool.hpp"
+#include "libxos/vm/views/spaces.hpp"
 
 namespace xos::vm {
 
@@ -37,6 +37,7 @@ outcome new_view(gva begin, std::uint64_t capacity, arch::level smallest, view*&
     if (!lists.value) return {step::page_tables, base::error::nomem};
     v.tables = reinterpret_cast<std::atomic<std::uint64_t>*>(lists.value);
     v.coarse = reinterpret_cast<arch::entry**>(lists.value + pieces * 8);
+    v.physical_offset = cell::the_cell.space().physical_of(0).value;
     made = &v;
     return base::success;
 }
@@ -121,19 +122,8 @@ outcome add_empty_view(gva begin, std::uint64_t capacity, view*& made) {
 }
 
 outcome extend_view(view& v, std::uint64_t more) {
-    auto& tables = cell::the_cell.space().tables();
-    const gva begin = v.begin + v.length;
-    if (tables.ensure_tables(begin, more, v.fine()) != paging::status::ok) {
+    if (attach_tables(v, cell::the_cell.space().tables(), more) != paging::status::ok)
         return {step::page_tables, base::error::nomem};
-    }
-    const std::uint64_t piece = std::uint64_t{1} << v.coarse_shift;
-    for (std::uint64_t offset = 0; offset < more; offset += piece) {
-        const gva at = begin + offset;
-        const std::uint64_t i = v.piece_of(at);
-        const auto first = reinterpret_cast<std::uint64_t>(tables.slot_at(at, v.fine()));
-        v.tables[i].store(first & ~(page_size - 1), std::memory_order_relaxed);
-        v.coarse[i] = tables.slot_at(at, v.coarser());
-    }
     __atomic_store_n(&v.length, v.length + more, __ATOMIC_RELEASE);
     share_new_tables();
     return base::success;
