@@ -121,7 +121,7 @@ bool address_space::recycle_oldest_chunk(region& chunk, unsigned& slot) {
     if (chunk.length != chunk_size || !find_oldest_chunk(slot)) return false;
     const region& old = regions_[slot];
     // Removing the slot flushes what the vCPUs have cached.
-    (void)tables_.unmap(old.guest, old.length, [](gva, gpa, arch::level) {});
+    if (tables_.unmap(old.guest, old.length) != status::ok) return false;
     chunk.physical = old.physical;
     chunks_--;
     recycled_++;
@@ -210,7 +210,7 @@ bool address_space::set_executable_within(gva begin, std::uint64_t length, bool 
     // An edit splits large leaves at both ends of the range, so it is made only when it changes
     // something.
     return !differs ||
-           tables_.protect(begin, length, executable ? everything : not_code).result == status::ok;
+           tables_.protect(begin, length, executable ? everything : not_code) == status::ok;
 }
 
 bool address_space::set_executable(gva begin, std::uint64_t length, bool executable) {

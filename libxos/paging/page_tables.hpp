@@ -1,4 +1,5 @@
-// Edits a 4-level tree of page tables that a CPU may be walking meanwhile.
+// Builds a 4-level tree of page tables that a CPU may be walking meanwhile. Where an entry is edited
+// again and again, table_range.hpp finds it without a walk, and range_edits.hpp edits it.
 //
 //     page_tables tables(frames, {.physical_bits = 40, .largest_leaf = arch::level::page_2m});
 //     tables.create();
@@ -10,10 +11,10 @@
 //
 // Runs in any mode, also at ring 0 in the guest: no libc, no allocation but the frame source's.
 // Edits of one tree exclude one another; the caller locks. A walk by the CPU needs no lock.
-// slot_at() and query() may run beside any edit but prune().
+// slot_at() and query() may run beside any edit. Tables are never taken down.
 //
 // Lengths are in bytes. Addresses and lengths are multiples of 4 KiB, and a range lies in one
-// canonical half. No edit flushes a TLB; each says when the caller must.
+// canonical half. No edit flushes a TLB.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +22,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "libxos/paging/entry_rules.hpp"
 #include "libxos/paging/paging_types.hpp"
 #include "libxos/paging/table_frames.hpp"
 
@@ -45,23 +47,13 @@ class page_tables {
         return reserved;
     }
 
-    /// Takes over a tree built elsewhere. Its tables come from the same kind of source, and its
-    /// inner entries allow everything: only the leaves carry the protection.
-    [[nodiscard]] status adopt(gpa root) {
-        if (root_ != gpa{}) return status::occupied;
-        if (!root.is_aligned(page_size)) return status::misaligned;
-        if (!frames_.fits_width(root, page_size)) return status::frame_too_wide;
-        root_ = root;
-        return status::ok;
-    }
-
-    /// What CR3 holds; gpa{0} before create() or adopt().
+    /// What CR3 holds; gpa{0} before create().
     gpa root() const { return root_; }
 
     /// Maps `length` bytes with the largest leaves, up to `largest`, that the alignment of both
-    /// addresses allows and that replace no existing table; prune() first to get large leaves back
-    /// where small ones were. Needs no flush: entries only go from not present to present. `preset`
-    /// may name accessed and dirty bits to set at once, which saves the CPU from setting them.
+    /// addresses allows and that replace no existing table. Needs no flush: entries only go from
+    /// not present to present. `preset` may name accessed and dirty bits to set at once, which saves
+    /// the CPU from setting them.
     [[nodiscard]] status map(gva start, gpa frame, std::uint64_t length, protection p,
                              arch::level largest,
                              arch::entry_flags preset = arch::entry_flags::none) {
@@ -72,7 +64,7 @@ class page_tables {
         return build(w, {.leaves = std::min(largest, largest_leaf_),
                          .frame_offset = frame.value - w.first,
                          .bits = p & protection::all,
-                         .preset = preset & used});
+                         .preset = preset & accessed_and_dirty});
     }
 
     /// Builds the tables down to `lowest`, so that slot_at() finds a slot of that level everywhere
@@ -83,64 +75,24 @@ class page_tables {
         return build(window_of(start, length), {.leaves = no_leaves, .lowest = lowest});
     }
 
-    /// Removes what is mapped in the range, calling visitor(gva, gpa, arch::level) for each leaf
-    /// after its removal. Larger leaves at the edges are split. The frames may be reused only after
-    /// the flush; the tables stay until prune().
-    template <class Visitor>
-    change unmap(gva start, std::uint64_t length, Visitor&& visitor) {
-        return edit_leaves(start, length, [&](arch::entry& slot, const leaf& l) {
-            arch::exchange(slot, arch::entry{});
-            visitor(l.page, l.frame, l.size);
-            return true;
-        });
+    /// Removes what is mapped in the range; larger leaves at the edges are split. The tables stay. A
+    /// TLB may still hold translations.
+    [[nodiscard]] status unmap(gva start, std::uint64_t length) {
+        return edit_leaves(start, length,
+                           [](arch::entry& slot) { arch::exchange(slot, arch::entry{}); });
     }
 
     /// Gives all leaves in the range exactly this protection; holes stay holes. Larger leaves at
-    /// the edges are split.
-    change protect(gva start, std::uint64_t length, protection p) {
+    /// the edges are split. A TLB may still hold translations that allow more.
+    [[nodiscard]] status protect(gva start, std::uint64_t length, protection p) {
         const std::uint64_t chosen = mask_of(p & protection::all);
-        return edit_leaves(start, length, [&](arch::entry& slot, const leaf&) {
+        return edit_leaves(start, length, [&](arch::entry& slot) {
             arch::entry old = arch::load(slot);
             arch::entry wanted;
             do {
                 wanted = arch::entry((old.bits & ~mask_of(protection::all)) | chosen);
-                if (wanted == old) return false;
-            } while (!arch::compare_exchange(slot, old, wanted));
-            return shrinks(old, wanted);
+            } while (wanted != old && !arch::compare_exchange(slot, old, wanted));
         });
-    }
-
-    /// Clears accessed or dirty bits of the leaves that overlap the range, and calls
-    /// visitor(const leaf&), with the flags as they were, for each leaf that had one set. A larger
-    /// leaf at an edge counts as a whole: nothing is split.
-    template <class Visitor>
-    change test_and_clear(gva start, std::uint64_t length, usage which, Visitor&& visitor) {
-        const auto cleared = static_cast<arch::entry_flags>(which);
-        change done{check(start, length), false};
-        if (done.result != status::ok) return done;
-        visit(root_slots(), arch::level::root, window_of(start, length),
-              [&](arch::entry& slot, leaf l) {
-                  if (!any(l.flags & cleared)) return;
-                  l.flags = arch::clear_flags(slot, cleared).flags();
-                  done.flush = true;
-                  visitor(static_cast<const leaf&>(l));
-              });
-        return done;
-    }
-
-    /// Frees the tables that overlap the range and are empty. A CPU may have cached the way to
-    /// them: all are unlinked, flush() is called once if there are any, and only then are they
-    /// released. flush() must invalidate the paging-structure caches of each CPU that uses this
-    /// root (SDM vol. 3A, 4.10.3 and 4.10.4).
-    template <class Flush>
-    [[nodiscard]] status prune(gva start, std::uint64_t length, Flush&& flush) {
-        if (const status s = check(start, length); s != status::ok) return s;
-        page_list unlinked;
-        unlink_empty(root_slots(), arch::level::root, window_of(start, length), unlinked);
-        if (unlinked.is_empty()) return status::ok;
-        flush();
-        frames_.release(unlinked);
-        return status::ok;
     }
 
     /// The leaf that translates this address, which need not be aligned.
@@ -161,8 +113,7 @@ class page_tables {
     }
 
     /// The entry of this level on the way to the address, present or not; nullptr where the tables
-    /// do not go down to it. A 4 KiB page is then mapped by arch::store(*slot, leaf_entry(frame,
-    /// p)), without a flush if the slot was not present.
+    /// do not go down to it.
     arch::entry* slot_at(gva address, arch::level wanted) const {
         if (root_ == gpa{} || !arch::is_canonical(address)) return nullptr;
         arch::entry* slots = root_slots();
@@ -175,11 +126,8 @@ class page_tables {
     }
 
   private:
-    using page_list = typename table_frames<FrameSource>::list;
-
     static constexpr std::uint64_t linear_mask = arch::size_of(arch::level::root) * 512 - 1;
     static constexpr arch::level no_leaves{0};
-    static constexpr auto used = arch::entry_flags::accessed | arch::entry_flags::dirty;
 
     /// A range of the low 48 bits of linear addresses: its end never wraps, unlike a gva's.
     struct window {
@@ -228,22 +176,6 @@ class page_tables {
         const bool upper_half = base > linear_mask / 2;
         return {gva(upper_half ? base | ~linear_mask : base), e.frame(at), at, e.flags()};
     }
-    /// Inner entries allow everything. They have the accessed bit from the start, which spares the
-    /// CPU a locked write.
-    static arch::entry table_entry(gpa table) {
-        using enum arch::entry_flags;
-        return {table, present | writable | user | accessed};
-    }
-    /// A changed memory type or global bit counts too: a TLB must not keep the old one.
-    static bool shrinks(arch::entry before, arch::entry after) {
-        using enum arch::entry_flags;
-        const auto lost = before.flags() & ~after.flags();
-        const auto gained = after.flags() & ~before.flags();
-        const auto type = write_through | cache_disable | global;
-        return any(lost & (writable | user)) || any(gained & no_execute) ||
-               any((lost | gained) & type);
-    }
-
     status check(gva start, std::uint64_t length) const {
         if (root_ == gpa{}) return status::not_mapped;
         if (!start.is_aligned(page_size) || length % page_size != 0) return status::misaligned;
@@ -304,7 +236,7 @@ class page_tables {
                 continue;
             }
             if (!e.is_present()) {
-                e = table_entry(frames_.take());
+                e = table_reference(frames_.take());
                 arch::store(slot, e);
             }
             fill(table_at(e, at), arch::below(at), part, p);
@@ -324,21 +256,21 @@ class page_tables {
         }
     }
 
-    /// Splits at both ends, then visits; edit(slot, leaf) returns whether it calls for a flush.
+    /// Splits at both ends, then calls edit(slot) for each leaf in the range.
     template <class Edit>
-    change edit_leaves(gva start, std::uint64_t length, Edit&& edit) {
-        change done{check(start, length), false};
-        if (done.result != status::ok) return done;
+    status edit_leaves(gva start, std::uint64_t length, Edit&& edit) {
+        if (const status s = check(start, length); s != status::ok) return s;
         const window w = window_of(start, length);
-        if (w.is_empty()) return done;
-        done.result = frames_.reserve(splits_needed(w.first, 0) + splits_needed(w.end, w.first));
-        if (done.result != status::ok) return done;
+        if (w.is_empty()) return status::ok;
+        if (const status s =
+                frames_.reserve(splits_needed(w.first, 0) + splits_needed(w.end, w.first));
+            s != status::ok)
+            return s;
         split_at(w.first);
         split_at(w.end);
-        visit(root_slots(), arch::level::root, w, [&](arch::entry& slot, const leaf& l) {
-            if (edit(slot, l)) done.flush = true;
-        });
-        return done;
+        visit(root_slots(), arch::level::root, w,
+              [&](arch::entry& slot, const leaf&) { edit(slot); });
+        return status::ok;
     }
 
     /// How many leaves split_at(boundary) splits once split_at(earlier) is done.
@@ -365,40 +297,15 @@ class page_tables {
 
     /// Replaces a leaf by a table of leaves that translate identically: needs no flush by itself.
     void split(place leaf) {
-        using enum arch::entry_flags;
         const arch::level child = arch::below(leaf.at);
+        const auto no_size =
+            child == arch::level::page_4k ? arch::entry_flags::large : arch::entry_flags::none;
         const gpa table = frames_.take();
-        arch::entry* const slots = frames_.slots_of(table);
         arch::entry old = leaf.value;
         do {
-            auto flags = old.flags();
-            if (child == arch::level::page_4k) flags = flags & ~large;
-            if (old.has(pat_large))
-                flags = flags | (child == arch::level::page_4k ? pat_4k : pat_large);
-            const gpa frame = old.frame(leaf.at);
-            for (std::size_t i = 0; i != arch::entries_per_table; ++i)
-                arch::store(slots[i], arch::entry(frame + i * arch::size_of(child), flags));
-        } while (!arch::compare_exchange(*leaf.slot, old, table_entry(table)));
-    }
-
-    void unlink_empty(arch::entry* slots, arch::level at, window w, page_list& unlinked) {
-        if (at == arch::level::page_4k) return;
-        for (window part = w.head(at); !part.is_empty(); part = w.after(part).head(at)) {
-            arch::entry& slot = slots[index_of(part.first, at)];
-            const arch::entry e = arch::load(slot);
-            if (!e.is_present() || e.is_leaf(at)) continue;
-            arch::entry* const table = table_at(e, at);
-            unlink_empty(table, arch::below(at), part, unlinked);
-            if (!is_empty(table)) continue;
-            arch::store(slot, arch::entry{});
-            frames_.push(unlinked, e.frame(at));
-        }
-    }
-    /// A not-present entry that is not zero counts as used: a fault handler may keep notes there.
-    static bool is_empty(arch::entry* table) {
-        for (std::size_t i = 0; i != arch::entries_per_table; ++i)
-            if (arch::load(table[i]) != arch::entry{}) return false;
-        return true;
+            const arch::entry part(frame_of(old), old.flags() & ~no_size);
+            fill_table(frames_.slots_of(table), part, arch::size_of(child));
+        } while (!arch::compare_exchange(*leaf.slot, old, table_reference(table)));
     }
 
     table_frames<FrameSource> frames_;

@@ -15,15 +15,8 @@ enum class status : std::uint8_t {
     misaligned,      ///< an address or a length is not a multiple of 4 KiB
     non_canonical,   ///< the range leaves, or spans, the two canonical halves
     occupied,        ///< something is mapped there already
-    not_mapped,      ///< there is no tree: neither create() nor adopt() has succeeded
+    not_mapped,      ///< there is no tree: create() has not succeeded
     frame_too_wide,  ///< a frame needs more bits than the CPU's physical addresses have
-};
-
-/// What an edit did. `flush` says that a TLB may hold a translation that allows more than the
-/// tables now do, or (test_and_clear) that lets the CPU skip setting a cleared bit.
-struct [[nodiscard]] change {
-    status result = status::ok;
-    bool flush = false;
 };
 
 /// The bits of a leaf that software chooses. `none` means read and execute for the supervisor.
@@ -31,15 +24,8 @@ enum class protection : std::uint64_t {
     none = 0,
     writable = static_cast<std::uint64_t>(arch::entry_flags::writable),
     user = static_cast<std::uint64_t>(arch::entry_flags::user),
-    write_through = static_cast<std::uint64_t>(arch::entry_flags::write_through),
-    cache_disable = static_cast<std::uint64_t>(arch::entry_flags::cache_disable),
-    global = static_cast<std::uint64_t>(arch::entry_flags::global),
-    software_9 = static_cast<std::uint64_t>(arch::entry_flags::software_9),
-    software_10 = static_cast<std::uint64_t>(arch::entry_flags::software_10),
-    software_11 = static_cast<std::uint64_t>(arch::entry_flags::software_11),
     no_execute = static_cast<std::uint64_t>(arch::entry_flags::no_execute),
-    all = writable | user | write_through | cache_disable | global | software_9 | software_10 |
-          software_11 | no_execute,
+    all = writable | user | no_execute,
 };
 
 constexpr protection operator|(protection a, protection b) {
@@ -52,14 +38,7 @@ constexpr arch::entry_flags flags_of(protection p) {
     return static_cast<arch::entry_flags>(p);
 }
 
-/// The bits that the CPU sets in a leaf.
-enum class usage : std::uint64_t {
-    accessed = static_cast<std::uint64_t>(arch::entry_flags::accessed),
-    dirty = static_cast<std::uint64_t>(arch::entry_flags::dirty),
-    accessed_or_dirty = accessed | dirty,
-};
-
-/// The entry of a present leaf; what a fault handler stores into slot_at().
+/// The entry of a present leaf.
 /// `frame` is aligned to the size of the level and within the physical width.
 constexpr arch::entry leaf_entry(gpa frame, protection p, arch::level size = arch::level::page_4k) {
     const auto large =
