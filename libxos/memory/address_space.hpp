@@ -114,6 +114,7 @@ class address_space {
 
     // Under lock(): roots besides the main one, whose upper halves follow the main root's.
 
+    arena_frames& frames() { return frames_; }
     /// A zeroed table page, or null.
     arch::entry* new_table() {
         const gpa page = frames_.allocate();

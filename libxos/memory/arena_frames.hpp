@@ -3,11 +3,16 @@
 #pragma once
 
 #include "libxos/arch/page_table_entry.hpp"
+#include "libxos/base/page_list.hpp"
 #include "libxos/memory/system_arena.hpp"
 
 namespace xos::memory {
 
 class arena_frames {
+    auto first_word() const {
+        return [this](gpa page) { return &table(page)->bits; };
+    }
+
   public:
     void attach(system_arena& arena, gpa arena_gpa) {
         arena_ = &arena;
@@ -16,22 +21,13 @@ class arena_frames {
 
     /// A zeroed page, or gpa{0}.
     gpa allocate() {
-        if (free_.value) {
-            gpa page = free_;
-            arch::entry& link = *table(page);
-            free_ = gpa{arch::load(link).bits};
-            arch::store(link, arch::entry{});
-            return page;
-        }
+        if (!free_.is_empty()) return free_.pop(first_word());
         hva fresh = arena_->allocate_kernel(page_size);
         return fresh.value ? arena_gpa_ + (fresh - arena_->begin()) : gpa{0};
     }
 
-    /// Takes back a page that is all zeros. The link is a not-present entry.
-    void release(gpa page) {
-        arch::store(*table(page), arch::entry{free_.value});
-        free_ = page;
-    }
+    /// Takes back a page that is all zeros.
+    void release(gpa page) { free_.push(page, first_word()); }
 
     arch::entry* table(gpa page) const {
         return reinterpret_cast<arch::entry*>((arena_->begin() + (page - arena_gpa_)).value);
@@ -43,7 +39,8 @@ class arena_frames {
 
   private:
     system_arena* arena_ = nullptr;
-    gpa arena_gpa_, free_;
+    gpa arena_gpa_;
+    base::page_list free_;
 };
 
 }  // namespace xos::memory

@@ -1,23 +1,17 @@
-// The table pages that an edit of page_tables takes from the frame source and gives back.
+// The table pages that an edit of page_tables takes from the frame source.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "libxos/base/page_list.hpp"
 #include "libxos/paging/paging_types.hpp"
 
 namespace xos::paging {
 
-/// Lists of table pages outside the tree, linked through their first entry. The link is a
-/// not-present entry: a CPU that still walks a page just unlinked finds nothing there.
 template <frame_source FrameSource>
 class table_frames {
   public:
-    struct list {
-        gpa head;
-        bool is_empty() const { return head == gpa{}; }
-    };
-
     table_frames(FrameSource& source, unsigned physical_bits)
         : source_(source), physical_bits_(std::min(physical_bits, 52u)) {}
 
@@ -33,37 +27,30 @@ class table_frames {
         for (; count != 0; --count) {
             const gpa page = source_.allocate();
             if (page == gpa{}) {
-                release(spares_);
+                release_spares();
                 return status::out_of_frames;
             }
-            push(spares_, page);
+            spares_.push(page, first_word());
             if (!fits_width(page, page_size)) {
-                release(spares_);
+                release_spares();
                 return status::frame_too_wide;
             }
         }
         return status::ok;
     }
-    gpa take() { return pop(spares_); }
-
-    void push(list& pages, gpa page) {
-        arch::store(*slots_of(page), arch::entry(pages.head.value));
-        pages.head = page;
-    }
-    void release(list& pages) {
-        while (!pages.is_empty()) source_.release(pop(pages));
-    }
+    gpa take() { return spares_.pop(first_word()); }
 
   private:
-    gpa pop(list& pages) {
-        const gpa page = pages.head;
-        pages.head = gpa(arch::exchange(*slots_of(page), arch::entry{}).bits);
-        return page;
+    auto first_word() const {
+        return [this](gpa page) { return &slots_of(page)->bits; };
+    }
+    void release_spares() {
+        while (!spares_.is_empty()) source_.release(take());
     }
 
     FrameSource& source_;
     unsigned physical_bits_;
-    list spares_;
+    base::page_list spares_;
 };
 
 }  // namespace xos::paging

@@ -1,7 +1,8 @@
 // Used in both modes.
+#include "libxos/vm/views/frame_pool.hpp"
+
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/cell/cell.hpp"
-#include "libxos/vm/views/frame_pool.hpp"
 
 namespace xos::vm {
 
@@ -50,19 +51,16 @@ bool frame_pool::set_aside(std::uint64_t count) {
     for (; count; count--) {
         const gpa frame = allocate();
         if (!frame.value) {
-            while (aside_.value) free(take_aside());
+            while (!aside_.is_empty()) free(take_aside());
             return false;
         }
-        link(frame) = aside_.value;
-        aside_ = frame;
+        aside_.push(frame, [this](gpa f) { return word_of(f); });
     }
     return true;
 }
 
 gpa frame_pool::take_aside() {
-    const gpa frame = aside_;
-    aside_ = gpa{link(frame)};
-    return frame;
+    return aside_.pop([this](gpa f) { return word_of(f); });
 }
 
 }  // namespace xos::vm

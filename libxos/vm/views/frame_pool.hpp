@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "libxos/base/outcome.hpp"
+#include "libxos/base/page_list.hpp"
 #include "libxos/memory/address_space.hpp"
 
 namespace xos::vm {
@@ -29,14 +30,14 @@ class frame_pool {
     gpa take_aside();
 
   private:
-    volatile std::uint64_t& link(gpa frame) const {
-        return *static_cast<volatile std::uint64_t*>(data(frame));
-    }
+    std::uint64_t* word_of(gpa frame) const { return static_cast<std::uint64_t*>(data(frame)); }
+    /// Another thread may be about to take the frame, and read the link that it had.
+    volatile std::uint64_t& link(gpa frame) const { return *word_of(frame); }
 
     hva host_;
     gpa physical_;
     std::uint64_t length_ = 0;
-    gpa aside_;
+    base::page_list aside_;
     std::atomic<std::uint64_t> fresh_ = 0;  ///< offset of the first frame never handed out
     std::atomic<std::uint64_t> free_ = 0;   ///< tag << 32 | index + 1
 };

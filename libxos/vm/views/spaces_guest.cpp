@@ -64,29 +64,29 @@ bool is_shared(const view& shared, const view& mine, gva page, gpa frame) {
     return false;
 }
 
-/// Tables taken in advance, so that nothing fails half way. Linked through their first entries.
+/// Tables taken in advance, so that nothing fails half way.
 class spare_tables {
   public:
     bool take(std::uint64_t count) {
         for (; count; count--) {
-            entry* table = main_space().new_table();
-            if (!table) return false;
-            arch::store(*table, entry(reinterpret_cast<std::uint64_t>(head_)));
-            head_ = table;
+            const gpa table = frames_.allocate();
+            if (!table.value) return false;
+            list_.push(table, first_word);
         }
         return true;
     }
-    entry* next() {
-        entry* table = head_;
-        head_ = reinterpret_cast<entry*>(arch::exchange(*table, entry{}).bits);
-        return table;
-    }
+    entry* next() { return frames_.table(list_.pop(first_word)); }
     ~spare_tables() {
-        while (head_) main_space().release_table(next());
+        while (!list_.is_empty()) frames_.release(list_.pop(first_word));
     }
 
   private:
-    entry* head_ = nullptr;
+    static std::uint64_t* first_word(gpa table) {
+        return &main_space().frames().table(table)->bits;
+    }
+
+    memory::arena_frames& frames_ = main_space().frames();
+    base::page_list list_;
 };
 
 std::uint64_t pieces_of(const view& v) {
