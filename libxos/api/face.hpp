@@ -13,7 +13,7 @@ inline constexpr int own_failure = 125;
 
 struct wishes {
     /// Every thread of the program is inside, and the program does not know of libxos.
-    cell::cell_options options{.serve_break = true, .native_children = true};
+    cell::start_options options{.serve_break = true, .native_children = true};
     const char *statistics = nullptr, *trace = nullptr;
 };
 

@@ -53,7 +53,7 @@ bool parse_bytes(const char* text, std::size_t& bytes) {
 }
 
 /// The arena that holds their stacks grows with the number of vCPUs.
-bool parse_vcpus(const char* text, cell::cell_options& options) {
+bool parse_vcpus(const char* text, cell::start_options& options) {
     std::size_t count = 0;
     if (!parse_bytes(text, count) || count == 0 || count > cell::context_pool::limit) return false;
     constexpr std::size_t each = std::size_t{112} << 10;
@@ -63,7 +63,7 @@ bool parse_vcpus(const char* text, cell::cell_options& options) {
 }
 
 /// Accepts a name, with an optional ":PAGES" after "window".
-bool parse_pager(const char* text, cell::cell_options& options) {
+bool parse_pager(const char* text, cell::start_options& options) {
     constexpr struct {
         const char* name;
         residency value;
@@ -172,7 +172,7 @@ void give_up(const char* what, const char* advice, int error, int status) {
 
 wishes wishes_from(char** environment) {
     wishes w;
-    cell::cell_options& options = w.options;
+    cell::start_options& options = w.options;
     if (const char* wanted = variable(environment, "XOS_MODE=");
         wanted && *wanted && !parse_mode(wanted, options.wanted)) {
         give_up("XOS_MODE is none of auto, ring0, ring3, pvm", "", 0);

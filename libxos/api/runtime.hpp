@@ -8,7 +8,7 @@
 namespace xos::api {
 
 /// start() with every layer's hooks. Uses no libc.
-base::outcome start_runtime(const cell::cell_options& options);
+base::outcome start_runtime(const cell::start_options& options);
 
 /// Implements cell_state::call_handler_outside.
 void call_handler_outside(void (*handler)(int, void*, void*), int signal, void* info,

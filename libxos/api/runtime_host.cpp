@@ -35,8 +35,8 @@ void entrust(std::uint64_t address) {
 
 }  // namespace
 
-base::outcome start_runtime(const cell::cell_options& options) {
-    cell::cell_options all = options;
+base::outcome start_runtime(const cell::start_options& options) {
+    cell::start_options all = options;
     all.module_calls = syscall::module_calls.data();
     auto failed = cell::start(all, {.system_call = syscall::on_system_call,
                                     .trap = trap::on_trap,

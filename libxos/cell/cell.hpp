@@ -65,7 +65,7 @@ struct exit_hooks {
 
 inline constexpr std::size_t automatic_size = ~std::size_t{0};
 
-struct cell_options {
+struct start_options {
     mode wanted = mode::automatic;
     unsigned max_vcpus = 1024;
     std::size_t system_arena = std::size_t{160} << 20;
@@ -215,7 +215,7 @@ const char* mode_name(mode m);
 const char* transport_name(transport t);
 
 /// Makes the VM and everything that exists once. On failure the process is unchanged.
-base::outcome start(const cell_options& options, const exit_hooks& hooks);
+base::outcome start(const start_options& options, const exit_hooks& hooks);
 
 /// Whether a child has its parent's descriptor table, or a copy of it.
 enum class descriptor_table { copied, shared };

@@ -92,7 +92,7 @@ outcome map_own_image() {
     return failure;
 }
 
-outcome build(const cell_options& options) {
+outcome build(const start_options& options) {
     auto& cell = the_cell;
     cell.descriptors.initialise();
     if (auto failed = kvm::probe_capabilities(cell.caps); !failed.ok()) return failed;
@@ -185,7 +185,7 @@ void take_over_signals(signal_table& table) {
     }
 }
 
-outcome start(const cell_options& options, const exit_hooks& hooks) {
+outcome start(const start_options& options, const exit_hooks& hooks) {
     if (the_cell.started) return {step::already_started, base::error::already};
     if (raw_syscall(__NR_arch_prctl, is_inside_a_cell) == 0)
         return {step::inside_a_cell, base::error::opnotsupp};
