@@ -158,8 +158,8 @@ void path_of(int fd, char (&path)[program::program_file::path_size]) {
         program::inspect(found, c.descriptor, "", AT_EMPTY_PATH);
     else
         program::inspect(found, AT_FDCWD, path, 0);
-    using program::verdict;
-    if (found.what != verdict::preloadable && found.what != verdict::loadable) {
+    using program::program_kind;
+    if (found.what != program_kind::preloadable && found.what != program_kind::loadable) {
         const bool there = raw_syscall(__NR_faccessat, AT_FDCWD, as_long(path), 0) == 0;
         refuse(c.name, there || c.descriptor >= 0 ? found.why : "not found",
                there || c.descriptor >= 0 ? not_executable : not_found);

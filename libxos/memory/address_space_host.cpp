@@ -204,7 +204,7 @@ bool address_space::end_pending(bool wait) {
 /// Handles a part without pages of libxos's own.
 bool address_space::set_executable_within(gva begin, std::uint64_t length, bool executable) {
     bool differs = false;
-    tables_.for_each_leaf(begin, length, [&](const paging::leaf& l) {
+    tables_.for_each_leaf(begin, length, [&](const paging::leaf_mapping& l) {
         differs = differs || any(l.flags & arch::entry_flags::no_execute) == executable;
     });
     // An edit splits large leaves at both ends of the range, so it is made only when it changes

@@ -96,19 +96,19 @@ class page_tables {
     }
 
     /// The leaf that translates this address, which need not be aligned.
-    std::optional<leaf> query(gva address) const {
+    std::optional<leaf_mapping> query(gva address) const {
         if (root_ == gpa{} || !arch::is_canonical(address)) return std::nullopt;
         const place found = locate(address);
         if (!found.value.is_present()) return std::nullopt;
         return leaf_of(found.value, found.at, address.value & linear_mask);
     }
 
-    /// Calls f(const leaf&) for each leaf that overlaps the range, in ascending order.
+    /// Calls f(const leaf_mapping&) for each leaf that overlaps the range, in ascending order.
     template <class F>
     status for_each_leaf(gva start, std::uint64_t length, F&& f) const {
         if (const status s = check(start, length); s != status::ok) return s;
         visit(root_slots(), arch::level::root, window_of(start, length),
-              [&](arch::entry&, const leaf& l) { f(l); });
+              [&](arch::entry&, const leaf_mapping& l) { f(l); });
         return status::ok;
     }
 
@@ -171,7 +171,7 @@ class page_tables {
         const std::uint64_t first = start.value & linear_mask;
         return {first, first + length};
     }
-    static leaf leaf_of(arch::entry e, arch::level at, std::uint64_t linear) {
+    static leaf_mapping leaf_of(arch::entry e, arch::level at, std::uint64_t linear) {
         const std::uint64_t base = linear & ~(arch::size_of(at) - 1);
         const bool upper_half = base > linear_mask / 2;
         return {gva(upper_half ? base | ~linear_mask : base), e.frame(at), at, e.flags()};
@@ -269,7 +269,7 @@ class page_tables {
         split_at(w.first);
         split_at(w.end);
         visit(root_slots(), arch::level::root, w,
-              [&](arch::entry& slot, const leaf&) { edit(slot); });
+              [&](arch::entry& slot, const leaf_mapping&) { edit(slot); });
         return status::ok;
     }
 

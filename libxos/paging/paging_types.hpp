@@ -47,7 +47,7 @@ constexpr arch::entry leaf_entry(gpa frame, protection p, arch::level size = arc
 }
 
 /// A mapping of size_of(size) bytes from `page` to `frame`.
-struct leaf {
+struct leaf_mapping {
     gva page;
     gpa frame;
     arch::level size = arch::level::page_4k;

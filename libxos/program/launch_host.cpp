@@ -47,19 +47,20 @@ bool works_only_in_loader(const program_file& file, const policy& wanted) {
 }  // namespace
 
 launch_plan plan_launch(const program_file& file, const policy& wanted, const surroundings& here) {
-    if (file.what == verdict::linux_decides) return {way::natively, obstacle::none, file.why, ""};
-    if (file.what == verdict::outside) return {way::outside, obstacle::program, file.why, ""};
+    if (file.what == program_kind::linux_decides)
+        return {way::natively, obstacle::none, file.why, ""};
+    if (file.what == program_kind::outside) return {way::outside, obstacle::program, file.why, ""};
     // A tracer in a cell expects the program where Linux starts it, with breakpoints that work.
     if (here.traced_from_a_cell)
         return {way::outside, obstacle::tracer, "is traced by a process in a cell", ""};
     if (here.must_have_kvm && !accessible("/dev/kvm", readable | writable))
         return {way::outside, obstacle::device, "may not open /dev/kvm", ""};
     const bool may_preload = wanted.way != loading::own && accessible(wanted.library, readable);
-    if (file.what == verdict::unreadable) {
+    if (file.what == program_kind::unreadable) {
         if (may_preload) return {way::preload, obstacle::none, file.why, ""};
         return {way::natively, obstacle::unreadable, file.why, ""};
     }
-    if (file.what == verdict::preloadable && may_preload && !here.is_own_program &&
+    if (file.what == program_kind::preloadable && may_preload && !here.is_own_program &&
         !ignores_preload() && !works_only_in_loader(file, wanted)) {
         return {way::preload, obstacle::none, file.why, ""};
     }

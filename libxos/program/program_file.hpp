@@ -1,7 +1,7 @@
 // Finds out what exec(2) would make of a file, without executing it.
 //
 // The answer is never an error number. Where Linux would refuse the file, or might know a format
-// that libxos does not (binfmt_misc), the verdict is that Linux decides, and the caller passes the
+// that libxos does not (binfmt_misc), the answer is that Linux decides, and the caller passes the
 // exec on to it.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace xos::program {
 
-enum class verdict : std::uint8_t {
+enum class program_kind : std::uint8_t {
     linux_decides,
     outside,      ///< Linux can run it, a cell cannot
     unreadable,   ///< executable, but not readable: its kind is unknown
@@ -32,7 +32,7 @@ struct script_line {
 struct program_file {
     static constexpr unsigned most_scripts = 5, path_size = 4096;
 
-    verdict what = verdict::linux_decides;
+    program_kind what = program_kind::linux_decides;
     const char* why = "";  ///< continues a sentence that begins with the program's name
     int fd = -1;           ///< the ELF file, open for reading; -1 unless preloadable or loadable
     unsigned scripts = 0;

@@ -171,7 +171,7 @@ void judge_elf(program_file& found, int fd, const char* text) {
     base::copy_bytes(&header, text, sizeof header);
     if (header.e_ident[EI_CLASS] == ELFCLASS32 &&
         (header.e_machine == EM_386 || header.e_machine == EM_X86_64)) {
-        found.what = verdict::outside;
+        found.what = program_kind::outside;
         found.why = "is a 32-bit program";
         return;
     }
@@ -190,12 +190,12 @@ void judge_elf(program_file& found, int fd, const char* text) {
         return;
     }
     if (const char* rights = gained(fd)) {
-        found.what = verdict::outside;
+        found.what = program_kind::outside;
         found.why = rights;
         return;
     }
     const bool glibc = how.dynamic && same(basename(found.linker), "ld-linux-x86-64.so.2");
-    found.what = glibc ? verdict::preloadable : verdict::loadable;
+    found.what = glibc ? program_kind::preloadable : program_kind::loadable;
 }
 
 }  // namespace
@@ -229,12 +229,12 @@ void program_file::close() {
 
 void inspect(program_file& found, int directory, const char* path, int flags) {
     found.close();
-    found.what = verdict::linux_decides;
+    found.what = program_kind::linux_decides;
     found.why = "cannot be executed";
     found.scripts = 0;
     for (;;) {
         const opened_file opened = open_executable(directory, path, flags);
-        if (opened.how == opening::unreadable) found.what = verdict::unreadable;
+        if (opened.how == opening::unreadable) found.what = program_kind::unreadable;
         if (opened.how != opening::done) return;
         descriptor file(opened.fd);
         script_line line;
@@ -248,7 +248,7 @@ void inspect(program_file& found, int directory, const char* path, int flags) {
                 return;
             }
             judge_elf(found, file.number(), line.text);
-            if (found.what == verdict::preloadable || found.what == verdict::loadable)
+            if (found.what == program_kind::preloadable || found.what == program_kind::loadable)
                 found.fd = file.release();
             return;
         }

@@ -22,7 +22,7 @@ using cell::the_cell;
 using program::follow;
 using program::launch_plan;
 using program::program_file;
-using program::verdict;
+using program::program_kind;
 using program::way;
 
 namespace {
@@ -83,7 +83,8 @@ launch_plan plan(program_file& file, const request& r, const char* path) {
         program::inspect(file, AT_FDCWD, the_cell.program.path, 0);
     else
         program::inspect(file, r.directory, path, r.flags);
-    const bool may_be_inside = file.what != verdict::linux_decides && file.what != verdict::outside;
+    const bool may_be_inside =
+        file.what != program_kind::linux_decides && file.what != program_kind::outside;
     return plan_launch(file, the_cell.program.policy,
                        {.traced_from_a_cell = may_be_inside && is_traced_from_a_cell(),
                         .must_have_kvm = the_cell.program.policy.successors_fall_back,

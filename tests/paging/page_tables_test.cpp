@@ -334,7 +334,7 @@ class trial {
         const range r = random_range();
         std::vector<cpu_leaf> expected, visited;
         const status got = tables_.for_each_leaf(
-            gva(r.start), r.length, [&](const leaf& l) { visited.push_back(plain(l)); });
+            gva(r.start), r.length, [&](const leaf_mapping& l) { visited.push_back(plain(l)); });
         if (!settle(got, r.is_valid() ? status::ok : status::non_canonical)) return;
         for (auto it = expected_.first_in(r);
              r.length && it != expected_.leaves.end() && it->first <= r.last(); ++it)
@@ -342,7 +342,7 @@ class trial {
         if (expected != visited) FAIL("for_each_leaf visited other leaves than are mapped");
     }
 
-    static cpu_leaf plain(const leaf& l) {
+    static cpu_leaf plain(const leaf_mapping& l) {
         return {l.page.value, static_cast<unsigned>(l.size), l.frame.value,
                 static_cast<u64>(l.flags)};
     }
