@@ -16,7 +16,7 @@ using cell::io_vector;
 using cell::the_cell;
 using syscall::argument;
 using syscall::copy_in;
-using syscall::entry;
+using syscall::call_facts;
 using syscall::looked_at;
 using syscall::lookup;
 
@@ -26,7 +26,7 @@ namespace {
 constexpr std::uint64_t nowhere = 256;
 
 /// Whether an argument is a descriptor of libxos's, which the application does not know of.
-bool names_own_descriptor(const entry& call, const std::uint64_t* arguments, unsigned i) {
+bool names_own_descriptor(const call_facts& call, const std::uint64_t* arguments, unsigned i) {
     if (!the_cell.descriptors.owns(static_cast<std::uint32_t>(arguments[i]))) return false;
     // Linux ignores the directory descriptor of an absolute path.
     char first = 0;
@@ -164,7 +164,7 @@ class named_memory {
             look_at_message(at + i * sizeof(counted_message), written);
     }
 
-    const entry& call_;
+    const call_facts& call_;
     std::uint64_t* arguments_;
     cell::concealed_page concealed_[most];
     unsigned count_ = 0;
@@ -193,7 +193,7 @@ void entrust_arguments(const std::uint64_t* arguments) {
         if (the_cell.guard.length) entrust_arguments(call + 1);
         return xos_forward(&c, call);
     }
-    const entry& known = lookup(number);
+    const call_facts& known = lookup(number);
     for (unsigned i = 0; i < known.argument_count; i++) {
         if (what.descriptors >> i & 1 && names_own_descriptor(known, call + 1, i))
             return -base::error::badf;

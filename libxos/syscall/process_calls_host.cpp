@@ -183,7 +183,7 @@ bool is_kernel_worker(const char* task) {
 /// Whether the process has no other thread, apart from KVM's.
 bool only_thread(const context& c) {
     if (!cell::only_thread_inside()) return false;
-    struct entry {
+    struct listed_thread {
         std::uint64_t inode, offset;
         std::uint16_t length;
         std::uint8_t type;
@@ -196,7 +196,7 @@ bool only_thread(const context& c) {
     for (long n;
          alone && (n = raw_syscall(__NR_getdents64, fd, as_long(buffer), sizeof buffer)) > 0;) {
         for (long at = 0; alone && at < n;) {
-            const auto& e = *reinterpret_cast<const entry*>(buffer + at);
+            const auto& e = *reinterpret_cast<const listed_thread*>(buffer + at);
             at += e.length;
             std::uint32_t id = 0;
             for (const char* digit = e.name; *digit >= '0' && *digit <= '9'; digit++) {

@@ -84,22 +84,22 @@ struct emulation_list {
 
 constexpr emulation_list emulations;
 
-consteval policy policy_of(unsigned number) {
+consteval handling handling_of(unsigned number) {
     switch (number) {
 #define XOS_SYSCALL(number, name, who, ...) \
     case number:                            \
-        return policy::who;
+        return handling::who;
 #include "libxos/syscall/table.def"
 #undef XOS_SYSCALL
         default:
-            return policy::forward;
+            return handling::forward;
     }
 }
 
 /// The table is what people read; the list is what runs. Checks that both agree.
 consteval bool agrees_with_table() {
     for (unsigned n = 0; n < table_size; n++) {
-        if ((emulations.by_number[n] != nullptr) != is_own(policy_of(n))) return false;
+        if ((emulations.by_number[n] != nullptr) != is_own(handling_of(n))) return false;
     }
     return true;
 }

@@ -31,23 +31,23 @@ requires(sizeof...(Kinds) <= 6) consteval argument_list arguments(Kinds... kinds
     return {{kinds...}, sizeof...(kinds)};
 }
 
-consteval entry describe(std::string_view name, policy policy, ring_class ring,
-                         argument_list arguments) {
-    return {name, policy, ring, arguments.kinds, arguments.count};
+consteval call_facts describe(std::string_view name, handling handling, ring_class ring,
+                              argument_list arguments) {
+    return {name, handling, ring, arguments.kinds, arguments.count};
 }
 
-consteval std::array<entry, table_size> build() {
+consteval std::array<call_facts, table_size> build() {
     using enum argument;
-    std::array<entry, table_size> table{};
+    std::array<call_facts, table_size> table{};
 #define XOS_SYSCALL(number, name, who, where, kinds) \
-    table[number] = describe(#name, policy::who, ring_class::where, arguments kinds);
+    table[number] = describe(#name, handling::who, ring_class::where, arguments kinds);
 #include "libxos/syscall/table.def"
 #undef XOS_SYSCALL
     return table;
 }
 
 constexpr auto table = build();
-constexpr entry unknown{};
+constexpr call_facts unknown{};
 
 // string_view's == calls memcmp, which is part of libc.
 constexpr bool same(std::string_view a, std::string_view b) noexcept {
@@ -91,7 +91,7 @@ constexpr bool opens_files(std::string_view name) {
 consteval std::array<looked_at, table_size> find_arguments_to_look_at() {
     std::array<looked_at, table_size> found{};
     for (unsigned number : numbers) {
-        const entry& call = table[number];
+        const call_facts& call = table[number];
         found[number].unknown = false;
         if (call.name == "ptrace") continue;  // a word to write may look like a pointer
         for (unsigned i = 0; i < call.argument_count; ++i) {
@@ -110,7 +110,7 @@ static_assert(table_size == XOS_CALLS);
 /// Added to a look at memory that Linux writes.
 constexpr unsigned written = 1;
 
-consteval unsigned look_of_module(const entry& call, unsigned i) {
+consteval unsigned look_of_module(const call_facts& call, unsigned i) {
     using enum argument;
     const bool size_follows = i + 1 < call.argument_count && call.arguments[i + 1] == size;
     const unsigned bytes = size_follows                             ? XOS_LOOK_NEXT
@@ -157,8 +157,8 @@ consteval unsigned look_of_module(const entry& call, unsigned i) {
 consteval std::array<std::uint32_t, XOS_CALLS> list_module_calls() {
     std::array<std::uint32_t, XOS_CALLS> list{};
     for (unsigned number : numbers) {
-        const entry& call = table[number];
-        if (is_own(call.policy)) continue;
+        const call_facts& call = table[number];
+        if (is_own(call.handling)) continue;
         list[number] = XOS_CALL_MADE;
         for (unsigned i = 0; i < call.argument_count; ++i)
             list[number] |= look_of_module(call, i) << i * XOS_LOOK_BITS;
@@ -180,7 +180,7 @@ constexpr std::array<looked_at, table_size> arguments_to_look_at = find_argument
 
 constexpr std::array<std::uint32_t, XOS_CALLS> module_calls = list_module_calls();
 
-const entry& lookup(unsigned number) noexcept {
+const call_facts& lookup(unsigned number) noexcept {
     return number < table_size ? table.data()[number] : unknown;
 }
 

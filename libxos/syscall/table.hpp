@@ -1,8 +1,8 @@
 // What libxos knows about each Linux system call: who carries it out, on which thread, and what its
 // arguments are. The facts, and what the enumerators mean, are in table.def.
 //
-//     const entry& call = lookup(__NR_pread64);
-//     call.policy        // policy::forward
+//     const call_facts& call = lookup(__NR_pread64);
+//     call.handling      // handling::forward
 //     call.ring          // ring_class::blocking
 //     call.arguments[1]  // argument::out_bytes
 //
@@ -16,15 +16,15 @@
 
 namespace xos::syscall {
 
-enum class policy : std::uint8_t { forward, emulate, inside_forward, inside_emulate, refuse };
+enum class handling : std::uint8_t { forward, emulate, inside_forward, inside_emulate, refuse };
 
 /// Whether some calls are answered inside the guest.
-constexpr bool is_inside(policy p) {
-    return p == policy::inside_forward || p == policy::inside_emulate;
+constexpr bool is_inside(handling p) {
+    return p == handling::inside_forward || p == handling::inside_emulate;
 }
 /// Whether libxos carries out the calls that leave the guest.
-constexpr bool is_own(policy p) {
-    return p == policy::emulate || p == policy::inside_emulate || p == policy::refuse;
+constexpr bool is_own(handling p) {
+    return p == handling::emulate || p == handling::inside_emulate || p == handling::refuse;
 }
 
 enum class ring_class : std::uint8_t { thread, any, blocking };
@@ -62,10 +62,10 @@ enum class argument : std::uint8_t {
     function,
 };
 
-/// A default entry stands for a call the table lacks: Linux decides, on the calling thread.
-struct entry {
+/// Default ones stand for a call the table lacks: Linux decides, on the calling thread.
+struct call_facts {
     std::string_view name{};
-    syscall::policy policy = syscall::policy::forward;
+    syscall::handling handling = syscall::handling::forward;
     ring_class ring = ring_class::thread;
     std::array<argument, 6> arguments{};
     std::uint8_t argument_count = 0;
@@ -74,8 +74,8 @@ struct entry {
 /// Greater than every number in the table; numbers from here on are unknown.
 inline constexpr unsigned table_size = 512;
 
-/// Never fails: a default entry for an unknown number (x32 numbers are unknown). Lives forever.
-const entry& lookup(unsigned number) noexcept;
+/// Never fails: default ones for an unknown number (x32 numbers are unknown). Lives forever.
+const call_facts& lookup(unsigned number) noexcept;
 
 /// What must be checked before a call is forwarded.
 struct looked_at {

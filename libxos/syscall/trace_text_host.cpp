@@ -131,18 +131,18 @@ void small_or_hex(trace_line& line, std::uint64_t value) {
 }
 
 /// The size of the application's buffer: the next `size` argument.
-std::uint64_t measure_of(const entry& e, const traced_call& call, unsigned i) {
+std::uint64_t measure_of(const call_facts& e, const traced_call& call, unsigned i) {
     while (++i < e.argument_count) {
         if (e.arguments.data()[i] == argument::size) return call.arguments[i];
     }
     return 0;
 }
 
-bool is_second_list(const entry& e, unsigned i) {
+bool is_second_list(const call_facts& e, unsigned i) {
     return i > 0 && e.arguments.data()[i - 1] == argument::argv;
 }
 
-void value(trace_line& line, const entry& e, const traced_call& call, unsigned i) {
+void value(trace_line& line, const call_facts& e, const traced_call& call, unsigned i) {
     const std::uint64_t v = call.arguments[i];
     const auto as_int = static_cast<std::int32_t>(v);
     switch (e.arguments.data()[i]) {
@@ -202,14 +202,14 @@ void value(trace_line& line, const entry& e, const traced_call& call, unsigned i
 
 constexpr unsigned most_arguments = 6;
 
-/// The entry of a call; for a call that the table lacks, one with six numbers.
-entry entry_of(std::uint64_t number) {
-    entry e = lookup(number < table_size ? static_cast<unsigned>(number) : table_size);
+/// The facts of a call; for a call that the table lacks, six numbers.
+call_facts facts_of(std::uint64_t number) {
+    call_facts e = lookup(number < table_size ? static_cast<unsigned>(number) : table_size);
     if (e.name.empty()) e.argument_count = most_arguments;
     return e;
 }
 
-bool needs_result(const entry& e, unsigned i) {
+bool needs_result(const call_facts& e, unsigned i) {
     return e.arguments.data()[i] == argument::out_bytes;
 }
 
@@ -221,7 +221,7 @@ bool returns_address(std::uint64_t number) {
 }  // namespace
 
 unsigned begin_call(trace_line& line, const traced_call& call) {
-    const entry e = entry_of(call.number);
+    const call_facts e = facts_of(call.number);
     if (e.name.empty())
         (line << "syscall_").hex(call.number);
     else
@@ -236,7 +236,7 @@ unsigned begin_call(trace_line& line, const traced_call& call) {
 }
 
 void end_call_without_result(trace_line& line, const traced_call& call, unsigned next) {
-    const entry e = entry_of(call.number);
+    const call_facts e = facts_of(call.number);
     for (unsigned i = next; i < e.argument_count; i++) {
         if (i) line << ", ";
         value(line, e, call, i);
@@ -245,7 +245,7 @@ void end_call_without_result(trace_line& line, const traced_call& call, unsigned
 }
 
 void end_call(trace_line& line, const traced_call& call, unsigned next, long result) {
-    const entry e = entry_of(call.number);
+    const call_facts e = facts_of(call.number);
     for (unsigned i = next; i < e.argument_count; i++) {
         if (i) line << ", ";
         const std::uint64_t room = measure_of(e, call, i),

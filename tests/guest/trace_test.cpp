@@ -269,6 +269,6 @@ TEST_CASE("the table names the calls that are answered inside") {
     for (unsigned n = 0; n < syscall::table_size; n++) {
         INFO(n);
         CHECK((xos_local_calls[n] != nullptr) ==
-              (is_inside(syscall::lookup(n).policy) && n != SYS_brk));
+              (is_inside(syscall::lookup(n).handling) && n != SYS_brk));
     }
 }

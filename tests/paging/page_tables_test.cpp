@@ -412,7 +412,7 @@ struct small_tree {
 
 TEST_CASE("random edits leave the tree that the model predicts", "[paging]") {
 #ifdef __SANITIZE_ADDRESS__
-    constexpr u64 seeds = 102;  // each width with each largest leaf; run without as well
+    constexpr u64 seeds = 51;  // each width with each largest leaf; run without as well
 #else
     constexpr u64 seeds = 816;
 #endif

@@ -411,7 +411,7 @@ class range_trial {
 
 TEST_CASE("random edits of ranges leave the pages that the model predicts", "[paging]") {
 #ifdef __SANITIZE_ADDRESS__
-    constexpr u64 seeds = 30;
+    constexpr u64 seeds = 12;
 #else
     constexpr u64 seeds = 120;
 #endif

@@ -28,15 +28,15 @@ std::map<unsigned, std::string> numbers_in_header() {
     return result;
 }
 
-std::set<std::string> names_with(policy wanted) {
+std::set<std::string> names_with(handling wanted) {
     std::set<std::string> result;
     for (unsigned number = 0; number < table_size; ++number)
-        if (const entry& call = lookup(number); !call.name.empty() && call.policy == wanted)
+        if (const call_facts& call = lookup(number); !call.name.empty() && call.handling == wanted)
             result.emplace(call.name);
     return result;
 }
 
-std::span<const argument> arguments_of(const entry& call) {
+std::span<const argument> arguments_of(const call_facts& call) {
     return std::span(call.arguments).first(call.argument_count);
 }
 
@@ -75,7 +75,7 @@ TEST_CASE("the table reaches to mseal") {
 
 TEST_CASE("number_of finds every name that lookup returns") {
     for (unsigned number = 0; number < table_size; ++number)
-        if (const entry& call = lookup(number); !call.name.empty())
+        if (const call_facts& call = lookup(number); !call.name.empty())
             CHECK(number_of(call.name) == number);
     CHECK(number_of("") == std::nullopt);
     CHECK(number_of("rea") == std::nullopt);
@@ -85,9 +85,9 @@ TEST_CASE("number_of finds every name that lookup returns") {
 TEST_CASE("an unknown number is forwarded on the calling thread") {
     constexpr unsigned x32_read = 0x40000000;
     for (unsigned number : {400u, table_size - 1, table_size, x32_read, ~0u}) {
-        const entry& call = lookup(number);
+        const call_facts& call = lookup(number);
         CHECK(call.name.empty());
-        CHECK(call.policy == policy::forward);
+        CHECK(call.handling == handling::forward);
         CHECK(call.ring == ring_class::thread);
         CHECK(call.argument_count == 0);
     }
@@ -116,64 +116,64 @@ TEST_CASE("a path is resolved from the descriptor right before it") {
 }
 
 TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
-    CHECK(names_with(policy::emulate) == std::set<std::string>{"rt_sigaction",
-                                                               "rt_sigreturn",
-                                                               "sigaltstack",
-                                                               "arch_prctl",
-                                                               "clone",
-                                                               "clone3",
-                                                               "fork",
-                                                               "vfork",
-                                                               "exit",
-                                                               "exit_group",
-                                                               "execve",
-                                                               "execveat",
-                                                               "close",
-                                                               "dup2",
-                                                               "dup3",
-                                                               "close_range",
-                                                               "getdents",
-                                                               "getdents64",
-                                                               "pkey_mprotect",
-                                                               "rseq",
-                                                               "seccomp",
-                                                               "prctl",
-                                                               "readlink",
-                                                               "readlinkat",
-                                                               "getrlimit",
-                                                               "setrlimit",
-                                                               "prlimit64",
-                                                               "mlockall",
-                                                               "shmat",
-                                                               "kill",
-                                                               "tkill",
-                                                               "tgkill",
-                                                               "mlock",
-                                                               "mlock2",
-                                                               "mbind",
-                                                               "mseal",
-                                                               "vmsplice",
-                                                               "ioctl",
-                                                               "setsockopt",
-                                                               "userfaultfd",
-                                                               "io_setup",
-                                                               "io_uring_setup",
-                                                               "io_uring_enter",
-                                                               "io_uring_register",
-                                                               "process_madvise",
-                                                               "set_mempolicy_home_node",
-                                                               "perf_event_open",
-                                                               "uprobe",
-                                                               "uretprobe"});
-    CHECK(names_with(policy::inside_emulate) ==
+    CHECK(names_with(handling::emulate) == std::set<std::string>{"rt_sigaction",
+                                                                 "rt_sigreturn",
+                                                                 "sigaltstack",
+                                                                 "arch_prctl",
+                                                                 "clone",
+                                                                 "clone3",
+                                                                 "fork",
+                                                                 "vfork",
+                                                                 "exit",
+                                                                 "exit_group",
+                                                                 "execve",
+                                                                 "execveat",
+                                                                 "close",
+                                                                 "dup2",
+                                                                 "dup3",
+                                                                 "close_range",
+                                                                 "getdents",
+                                                                 "getdents64",
+                                                                 "pkey_mprotect",
+                                                                 "rseq",
+                                                                 "seccomp",
+                                                                 "prctl",
+                                                                 "readlink",
+                                                                 "readlinkat",
+                                                                 "getrlimit",
+                                                                 "setrlimit",
+                                                                 "prlimit64",
+                                                                 "mlockall",
+                                                                 "shmat",
+                                                                 "kill",
+                                                                 "tkill",
+                                                                 "tgkill",
+                                                                 "mlock",
+                                                                 "mlock2",
+                                                                 "mbind",
+                                                                 "mseal",
+                                                                 "vmsplice",
+                                                                 "ioctl",
+                                                                 "setsockopt",
+                                                                 "userfaultfd",
+                                                                 "io_setup",
+                                                                 "io_uring_setup",
+                                                                 "io_uring_enter",
+                                                                 "io_uring_register",
+                                                                 "process_madvise",
+                                                                 "set_mempolicy_home_node",
+                                                                 "perf_event_open",
+                                                                 "uprobe",
+                                                                 "uretprobe"});
+    CHECK(names_with(handling::inside_emulate) ==
           std::set<std::string>{"mmap", "mprotect", "munmap", "mremap", "madvise"});
-    CHECK(names_with(policy::inside_forward) == std::set<std::string>{"brk"});
-    CHECK(names_with(policy::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
+    CHECK(names_with(handling::inside_forward) == std::set<std::string>{"brk"});
+    CHECK(names_with(handling::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
 }
 
 TEST_CASE("only forwarded calls may leave the calling thread") {
     for (unsigned number = 0; number < table_size; ++number)
-        if (is_own(lookup(number).policy)) {
+        if (is_own(lookup(number).handling)) {
             INFO(lookup(number).name);
             CHECK(lookup(number).ring == ring_class::thread);
         }

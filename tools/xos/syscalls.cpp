@@ -21,33 +21,34 @@ namespace xos::tool {
 
 namespace {
 
-using syscall::entry;
-using syscall::policy;
+using syscall::call_facts;
+using syscall::handling;
 
-bool made_by_module(unsigned number, const entry& call) {
-    return !is_own(call.policy) && std::ranges::find(module_calls::xos_allowed, number) !=
-                                       std::end(module_calls::xos_allowed);
+bool made_by_module(unsigned number, const call_facts& call) {
+    return !is_own(call.handling) && std::ranges::find(module_calls::xos_allowed, number) !=
+                                         std::end(module_calls::xos_allowed);
 }
 
-/// In the order of `policy`.
+/// In the order of `handling`.
 constexpr std::array<std::string_view, 5> status_words = {"Linux", "libxos", "inside or Linux",
                                                           "inside or libxos", "refused"};
 
-std::string_view status_of(const entry& call) {
-    return status_words.at(static_cast<unsigned>(call.policy));
+std::string_view status_of(const call_facts& call) {
+    return status_words.at(static_cast<unsigned>(call.handling));
 }
 
 template <class F>
 void for_each_call(F&& f) {
     for (unsigned number = 0; number < syscall::table_size; number++) {
-        if (const entry& call = syscall::lookup(number); !call.name.empty()) f(number, call);
+        if (const call_facts& call = syscall::lookup(number); !call.name.empty()) f(number, call);
     }
 }
 
 std::array<unsigned, 5> count_by_status() {
     std::array<unsigned, 5> counts{};
-    for_each_call(
-        [&](unsigned, const entry& call) { counts.at(static_cast<unsigned>(call.policy))++; });
+    for_each_call([&](unsigned, const call_facts& call) {
+        counts.at(static_cast<unsigned>(call.handling))++;
+    });
     return counts;
 }
 
@@ -76,14 +77,14 @@ void print_markdown() {
     for (std::size_t i = 0; i < counts.size(); i++)
         fmt::print("{}{}: {}", i ? ", " : "", status_words.at(i), counts.at(i));
     fmt::print(".\n\n| number | call | status | module | notes |\n|---|---|---|---|---|\n");
-    for_each_call([](unsigned number, const entry& call) {
+    for_each_call([](unsigned number, const call_facts& call) {
         fmt::print("| {} | {} | {} | {} | {} |\n", number, call.name, status_of(call),
                    made_by_module(number, call) ? "yes" : "", note_on(call.name));
     });
 }
 
 void print_text() {
-    for_each_call([](unsigned number, const entry& call) {
+    for_each_call([](unsigned number, const call_facts& call) {
         fmt::print("{:>3}  {:<24}{:<18}{}\n", number, call.name, status_of(call),
                    made_by_module(number, call) ? "module" : "");
     });
