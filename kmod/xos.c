@@ -430,7 +430,7 @@ static void xos_enter_srcu(struct xos_cell *cell, struct kvm_vcpu *vcpu)
 
 /* The frame's result; -1: none of the calls was begun. */
 static long xos_make_vector(struct xos_cell *cell, struct xos_state *state, struct kvm_vcpu *vcpu,
-			    struct xos_call __user *at, u64 count, enum xos_punt *why)
+			    struct xos_call __user *at, u64 count, u64 flags, enum xos_punt *why)
 {
 	struct xos_call call = {};
 	long made = -1;
@@ -450,6 +450,8 @@ static long xos_make_vector(struct xos_cell *cell, struct xos_state *state, stru
 		made++;
 		at++;
 		count--;
+		if (call.result < 0 && (flags & XOS_VECTOR_STOP_AT_ERROR))
+			break;
 		/* A signal, a deferred close, another thread's turn: they come first. */
 		if (__xfer_to_guest_mode_work_pending())
 			break;
@@ -483,11 +485,12 @@ static bool xos_ring(struct xos_cell *cell, struct xos_state *state, struct kvm_
 		goto punt;
 	if (unlikely(call->number == XOS_NR_VECTOR)) {
 		why = XOS_PUNT_FRAME;
-		if (call->arguments[1] > XOS_VECTOR_MAX)
+		if (call->arguments[1] > XOS_VECTOR_MAX ||
+		    (call->arguments[2] & ~(u64)XOS_VECTOR_STOP_AT_ERROR))
 			goto punt;
 		why = XOS_PUNT_CALL;
 		result = xos_make_vector(cell, state, vcpu, u64_to_user_ptr(call->arguments[0]),
-					 call->arguments[1], &why);
+					 call->arguments[1], call->arguments[2], &why);
 		if (result < 0)
 			goto punt;
 	} else {

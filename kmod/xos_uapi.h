@@ -25,7 +25,8 @@
 
 /*
  * In place of a number: arguments[0] is the address of an array of struct xos_call, arguments[1]
- * how many they are. The result says how many have been made; for the rest the guest rings again.
+ * how many they are, arguments[2] flags. The result says how many have been made; for the rest the
+ * guest rings again.
  * Short of all, the next call is one that the module leaves to user space, or something is to be
  * done before the guest goes on. If the next call was begun and interrupted, the result carries a
  * flag, which user space removes, and the call's own result is one of -XOS_RESTART_*.
@@ -33,6 +34,7 @@
 #define XOS_NR_VECTOR 0x584f5380
 #define XOS_VECTOR_MAX 256
 #define XOS_VECTOR_INTERRUPTED 0x100000000ull
+#define XOS_VECTOR_STOP_AT_ERROR 1 /* flag: a call that fails is the last one that is made */
 
 struct xos_call {
 	__u64 number;

@@ -35,7 +35,7 @@ void getppid_tight(std::uint64_t operations) {
         : "rax", "rcx", "r11", "memory", "cc");
 }
 
-/// As many as there are, 32 a doorbell. What the module leaves of a vector is asked for again.
+/// As many as there are, 32 a crossing. What is left of a vector is asked for again.
 void getppid_by_vector(std::uint64_t operations) {
     constexpr unsigned length = 32;
     static xos_call calls[length];
@@ -43,7 +43,7 @@ void getppid_by_vector(std::uint64_t operations) {
     while (operations) {
         const std::uint64_t n = operations < length ? operations : length;
         for (std::uint64_t made = 0; made < n;) {
-            const long more = syscall(XOS_NR_VECTOR, calls + made, n - made);
+            const long more = syscall(XOS_NR_VECTOR, calls + made, n - made, 0ul);
             if (more < 0) throw std::system_error(errno, std::system_category(), "vector");
             made += static_cast<std::uint64_t>(more);
         }
@@ -130,6 +130,16 @@ const registration read_by_module({
     .xos_way =
         {.where = place::inside, .setup = open_zeros, .run = read_zeros, .teardown = close_zeros},
     .way = transport::module,
+});
+
+const registration vector_by_exit({
+    .suite = "syscall",
+    .name = "vector-32-exit",
+    .note = "a call of 32 made by one exit",
+    .linux_way = side{.where = place::outside, .run = getppid_by_libc},
+    .xos_way = {.where = place::inside, .run = getppid_by_vector},
+    .counted_operations = 320,
+    .way = transport::exit,
 });
 
 const registration vector_by_module({

@@ -47,10 +47,13 @@ struct statistics {
                static_cast<unsigned>(syscall_path::count)>
         syscalls{};
     std::array<std::uint64_t, 32> exceptions{};  ///< by vector, taken in the guest
-    std::uint64_t chunks = 0;   ///< pieces of 64 MiB of Linux's memory that the guest sees
-    std::uint64_t hops = 0;     ///< times Linux resolved something in the guest's own state
-    std::uint64_t signals = 0;  ///< handlers entered
-    std::uint64_t vcpus = 0;    ///< vCPUs created
+    std::uint64_t chunks = 0;        ///< pieces of 64 MiB of Linux's memory that the guest sees
+    std::uint64_t hops = 0;          ///< times Linux resolved something in the guest's own state
+    std::uint64_t signals = 0;       ///< handlers entered
+    std::uint64_t vector_exits = 0;  ///< system_call exits that carried a vector of calls
+    std::uint64_t vector_calls =
+        0;                    ///< the calls that were made by those; `syscalls` has them, too
+    std::uint64_t vcpus = 0;  ///< vCPUs created
 
     /// Why the kernel module left a call to user space.
     enum class punt : unsigned {

@@ -148,6 +148,13 @@ void exceptions(writer& w, const statistics& s) {
     w.close();
 }
 
+void vector_part(writer& w, const statistics& s) {
+    w.key("vectors").open();
+    w.field("exits", s.vector_exits);
+    w.field("calls", s.vector_calls);
+    w.close();
+}
+
 void module_part(writer& w, const statistics& s) {
     if (!the_cell.calls.module.attached()) return;
     w.key("module").open();
@@ -187,6 +194,7 @@ void describe_as_json(const statistics& s, const memory_inside& memory, const ch
     w.field("usable", memory.usable);
     w.field("used", memory.used);
     w.close();
+    vector_part(w, s);
     module_part(w, s);
     w.close();
     out << "\n";

@@ -101,6 +101,8 @@ void collect(statistics& s) {
         s.runs += c.statistics.runs;
         s.hops += c.statistics.hops;
         s.signals += c.statistics.signals;
+        s.vector_exits += c.statistics.vector_exits;
+        s.vector_calls += c.statistics.vector_calls;
         for (unsigned k = 0; k < s.exits.size(); k++) s.exits[k] += c.statistics.exits[k];
         for (unsigned n = 0; n < statistics::syscall_numbers; n++) {
             s.syscalls[static_cast<unsigned>(syscall_path::exit)][n] += c.statistics.forwarded[n];
@@ -146,6 +148,8 @@ void describe(const statistics& s, sink out, void* to) {
         for (const char* c = exit_names[k]; *c; c++) name.append(*c == '_' ? " " : c, 1);
         row(p, name.terminated(), s.exits[k]);
     }
+    row(p, "of them with a vector", s.vector_exits);
+    row(p, "calls in those", s.vector_calls);
     module_rows(p, s);
     l << "xos: exceptions in the guest, by vector";
     p.print(l);

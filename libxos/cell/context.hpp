@@ -105,6 +105,7 @@ struct stop_state {
 
 struct run_statistics {
     std::uint64_t entries, runs, hops, signals;
+    std::uint64_t vector_exits, vector_calls;
     std::uint64_t exits[static_cast<unsigned>(exit_kind::count)];
     std::uint64_t forwarded[XOS_SYSCALL_TABLE], emulated[XOS_SYSCALL_TABLE];
 };

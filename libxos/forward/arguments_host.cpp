@@ -15,8 +15,8 @@ using cell::context;
 using cell::io_vector;
 using cell::the_cell;
 using syscall::argument;
-using syscall::copy_in;
 using syscall::call_facts;
+using syscall::copy_in;
 using syscall::looked_at;
 using syscall::lookup;
 

@@ -23,6 +23,6 @@ base::outcome attach() {
 }  // namespace
 
 constinit const cell::call_transport module_transport = {transport::module, attach, call_by_exit,
-                                                         first_call_by_exit};
+                                                         calls_by_exit};
 
 }  // namespace xos::forward

@@ -8,9 +8,9 @@ namespace xos::forward {
 
 extern const cell::call_transport exit_transport, module_transport;
 
-/// What another transport leaves over of a vector: makes its first call. A call that libxos carries
-/// out itself is answered with -ENOSYS: it cannot be in a vector.
-long first_call_by_exit(cell::context& c, const std::uint64_t* arguments);
+/// Makes the calls of a vector by one exit, also what another transport has left over. Most calls
+/// that libxos carries out itself are answered with -ENOSYS: they cannot be in a vector.
+long calls_by_exit(cell::context& c, const std::uint64_t* arguments);
 
 // The cell's hooks.
 base::outcome choose_transport(transport wanted);

@@ -11,6 +11,7 @@
 // it.
 #pragma once
 
+#include "kmod/xos_uapi.h"
 #include "libxos/cell/cell.hpp"
 
 namespace xos::syscall {
@@ -24,6 +25,11 @@ inline bool tracing() {
 
 /// Makes the call in the thread's area, by `make`, and logs it.
 void trace_call(cell::context& c, void (*make)(cell::context&));
+
+/// Makes one call of a vector (its number and six arguments) by `make`, logs it, and returns its
+/// result. The vector itself is not logged.
+long trace_one_of_vector(cell::context& c, const std::uint64_t* call,
+                         long (*make)(cell::context&, const std::uint64_t*));
 
 /// A call that was answered in the guest.
 struct local_record {

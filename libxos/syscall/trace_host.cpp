@@ -68,6 +68,7 @@ bool never_returns(std::uint64_t number, const std::uint64_t* arguments) {
 
 void trace_call(context& c, void (*make)(context&)) {
     const arch::guest_area& area = *c.kernel_area;
+    if (static_cast<std::uint32_t>(area.number) == XOS_NR_VECTOR) return make(c);
     std::uint64_t arguments[6];
     base::copy_bytes(arguments, area.arguments, sizeof arguments);
     const traced_call call{area.number, arguments};
@@ -91,6 +92,21 @@ void trace_call(context& c, void (*make)(context&)) {
         return;  // taken back, or in the child of a fork
     }
     write_line(line, path, nanoseconds_of(took));
+}
+
+long trace_one_of_vector(context& c, const std::uint64_t* call,
+                         long (*make)(context&, const std::uint64_t*)) {
+    const traced_call traced{call[0], call + 1};
+    trace_line line;
+    line.dec(c.thread.id) << " ";
+    const unsigned next = begin_call(line, traced);
+    const std::uint64_t began = cycles_now();
+    const long result = make(c, call);
+    const std::uint64_t took = cycles_now() - began;
+    if (c.stop.where == position::taken_back) return result;
+    end_call(line, traced, next, result);
+    write_line(line, "vector", nanoseconds_of(took));
+    return result;
 }
 
 void trace_local(const local_record& call) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <xos/stats.hpp>
 
 #include "kmod/xos_uapi.h"
 #include "tests/guest/support.hpp"
@@ -25,7 +26,7 @@ xos_call make(std::uint64_t number, std::initializer_list<std::uint64_t> argumen
 /// All of them, however many crossings it takes.
 void make_all(std::vector<xos_call>& calls) {
     for (std::size_t made = 0; made < calls.size();) {
-        const long more = syscall(XOS_NR_VECTOR, &calls[made], calls.size() - made);
+        const long more = syscall(XOS_NR_VECTOR, &calls[made], calls.size() - made, 0ul);
         if (more < 0) return;
         made += static_cast<std::size_t>(more);
     }
@@ -88,13 +89,15 @@ TEST_CASE("a vector makes its calls in order") {
         make(SYS_getppid),
         make(SYS_write, {write_end, reinterpret_cast<std::uint64_t>("ab"), 2}),
         make(SYS_write, {12345, 0, 1}),
-        make(SYS_close, {12345}),  // libxos's own to make: not in a vector
+        make(SYS_close, {12345}),
+        make(SYS_fork),  // libxos's own to make: not in a vector
         make(SYS_write, {write_end, reinterpret_cast<std::uint64_t>("c"), 1}),
         make(100'000),
         make(SYS_read,
              {static_cast<unsigned>(ends[0]), reinterpret_cast<std::uint64_t>(read_back), 3})};
     in_cell([&] { return make_all(calls), 0; });
-    CHECK(results(calls) == std::vector<long>{getppid(), 2, -EBADF, -ENOSYS, 1, -ENOSYS, 3});
+    CHECK(results(calls) ==
+          std::vector<long>{getppid(), 2, -EBADF, -EBADF, -ENOSYS, 1, -ENOSYS, 3});
     CHECK(std::string(read_back) == "abc");
 }
 
@@ -102,11 +105,56 @@ TEST_CASE("a vector that makes no sense is refused") {
     const auto answers = in_cell([] {
         std::vector<xos_call> calls(2, make(SYS_getppid));
         const auto answer = [](auto... a) { return syscall(XOS_NR_VECTOR, a...) < 0 ? errno : 0; };
-        return std::vector<int>{answer(calls.data(), 0ul),
-                                answer(calls.data(), XOS_VECTOR_MAX + 1ul), answer(0x1000ul, 2ul),
-                                answer(~0ul << 40, 2ul)};
+        return std::vector<int>{answer(calls.data(), 0ul, 0ul),
+                                answer(calls.data(), XOS_VECTOR_MAX + 1ul, 0ul),
+                                answer(0x1000ul, 2ul, 0ul), answer(~0ul << 40, 2ul, 0ul),
+                                answer(calls.data(), 2ul, 2ul)};
     });
-    CHECK(answers == std::vector<int>{0, EINVAL, EFAULT, EFAULT});
+    CHECK(answers == std::vector<int>{0, EINVAL, EFAULT, EFAULT, EINVAL});
+}
+
+TEST_CASE("a vector may end with the first call that fails") {
+    std::vector<xos_call> calls{make(SYS_getppid), make(SYS_close, {12345}), make(SYS_getppid)};
+    const auto made = in_cell([&] {
+        long all = 0;
+        // The module leaves the second call over.
+        while (all < 2) {
+            const long more =
+                syscall(XOS_NR_VECTOR, &calls[static_cast<std::size_t>(all)],
+                        calls.size() - static_cast<std::size_t>(all), XOS_VECTOR_STOP_AT_ERROR);
+            if (more <= 0) break;
+            all += more;
+        }
+        return all;
+    });
+    CHECK(made == 2);
+    CHECK(results(calls) == std::vector<long>{getppid(), -EBADF, 0xdead});
+}
+
+TEST_CASE("a vector of calls leaves the guest once") {
+    constexpr std::size_t many = XOS_VECTOR_MAX;
+    std::vector<xos_call> calls(many, make(SYS_getppid));
+    ensure_cell();
+    const auto exits = [] { return stats().exits[static_cast<unsigned>(exit_kind::system_call)]; };
+    const auto taken = in_cell([&] {
+        make_all(calls);
+        const auto before = exits();
+        make_all(calls);
+        return exits() - before;
+    });
+    if (wanted_transport() != transport::module) CHECK(taken == 1);
+    CHECK(results(calls) == std::vector<long>(many, getppid()));
+}
+
+TEST_CASE("a vector whose results cannot be written") {
+    auto* const page = static_cast<xos_call*>(
+        mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    page[0] = make(SYS_getppid);
+    mprotect(page, 4096, PROT_READ);
+    CHECK(in_cell([&] { return syscall(XOS_NR_VECTOR, page, 1ul, 0ul) < 0 ? errno : 0; }) ==
+          (wanted_transport() == transport::module ? 0 : EFAULT));
+    CHECK(page[0].result == 0xdead);
+    munmap(page, 4096);
 }
 
 TEST_CASE("the calls of a vector find no memory where there is none") {

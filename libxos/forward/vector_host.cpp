@@ -1,0 +1,120 @@
+// Several calls by one exit.
+#include "libxos/base/bytes.hpp"
+#include "libxos/base/errno.hpp"
+#include "libxos/forward/arguments.hpp"
+#include "libxos/forward/transports.hpp"
+#include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/table.hpp"
+#include "libxos/syscall/trace.hpp"
+
+namespace xos::forward {
+
+using cell::context;
+using cell::position;
+using cell::the_cell;
+using syscall::table_size;
+
+namespace {
+
+/// The application's array. Where it lies in libxos's own memory for the application, which is
+/// always there, it is used in place; else the calls are copied in and the results are copied out.
+class call_array {
+  public:
+    call_array(std::uint64_t at, std::uint64_t count) : at_(at), bytes_(count * sizeof(xos_call)) {
+        const auto& arena = the_cell.arena;
+        if (at % alignof(xos_call) == 0 && at >= arena.user_begin().value &&
+            at < arena.end().value && bytes_ <= arena.end().value - at) {
+            calls_ = reinterpret_cast<xos_call*>(at);
+        } else if (syscall::copy_in(copies_, at, bytes_)) {
+            calls_ = copies_;
+        }
+    }
+    bool is_readable() const { return calls_ != nullptr; }
+    xos_call& operator[](std::uint64_t i) { return calls_[i]; }
+    /// False: the results of these calls are lost.
+    bool store_results(std::uint64_t made) const {
+        return calls_ != copies_ || made == 0 ||
+               syscall::copy_out(at_, copies_, made * sizeof *copies_);
+    }
+
+  private:
+    std::uint64_t at_, bytes_;
+    xos_call* calls_ = nullptr;
+    xos_call copies_[XOS_VECTOR_MAX];
+};
+static_assert(sizeof(xos_call) * XOS_VECTOR_MAX <= 16384, "a quarter of the loop stack");
+
+/// Whether a call that libxos carries out itself may be in a vector: it returns to its caller, and
+/// moves neither the thread nor the memory that kernel-side code answers for.
+bool may_be_in_vector(std::uint64_t number) {
+    switch (number) {
+        case __NR_close:
+        case __NR_close_range:
+        case __NR_dup2:
+        case __NR_dup3:
+        case __NR_getdents:
+        case __NR_getdents64:
+        case __NR_ioctl:
+        case __NR_readlink:
+        case __NR_readlinkat:
+        case __NR_setsockopt:
+            return true;
+        default:
+            return false;
+    }
+}
+
+/// Makes one call (its number and six arguments) and returns its result; c.stop.where tells if it
+/// was taken back.
+long make(context& c, const std::uint64_t* call) {
+    const std::uint64_t number = call[0];
+    const std::uint64_t counted = number < table_size ? number : table_size - 1;
+    if (const auto emulate = syscall::emulation_of(number)) [[unlikely]] {
+        if (!may_be_in_vector(number)) return -base::error::nosys;
+        c.statistics.emulated[counted]++;
+        return emulate(c, call + 1);
+    }
+    if (number == XOS_NR_VECTOR) [[unlikely]]
+        return -base::error::nosys;
+    const long result = call_by_exit(c, call);
+    if (result == cell::taken_back)
+        c.stop.where = position::taken_back;
+    else
+        c.statistics.forwarded[counted]++;
+    return result;
+}
+
+}  // namespace
+
+long calls_by_exit(context& c, const std::uint64_t* a) {
+    const std::uint64_t count = a[1], flags = a[2];
+    if (count > XOS_VECTOR_MAX || flags & ~std::uint64_t{XOS_VECTOR_STOP_AT_ERROR})
+        return -base::error::inval;
+    if (count == 0) return 0;
+    call_array calls(a[0], count);
+    if (!calls.is_readable()) return -base::error::fault;
+    c.statistics.vector_exits++;
+    std::uint64_t made = 0;
+    while (made < count) {
+        // A copy, because another thread may write to the array meanwhile. Linux looks at 32 bits of
+        // the number.
+        std::uint64_t call[7];
+        base::copy_words(call, &calls[made], sizeof call);
+        call[0] = static_cast<std::uint32_t>(call[0]);
+        const long result =
+            syscall::tracing() ? syscall::trace_one_of_vector(c, call, make) : make(c, call);
+        if (c.stop.where == position::taken_back) {
+            // The application rings again for the rest, once the signal has been handled.
+            if (made != 0) c.stop.where = position::system_call;
+            break;
+        }
+        calls[made++].result = result;
+        if (result < 0 && flags & XOS_VECTOR_STOP_AT_ERROR) break;
+        if (c.signals.pending) break;
+    }
+    c.statistics.vector_calls += made;
+    if (!calls.store_results(made)) return -base::error::fault;
+    return static_cast<long>(made);
+}
+
+}  // namespace xos::forward
