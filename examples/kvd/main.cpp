@@ -34,6 +34,7 @@ struct options {
     kvd::server_options server;
     engine where = engine::cell;
     xos::mode mode = xos::mode::automatic;
+    xos::transport transport = xos::transport::automatic;
     statistics_report report = statistics_report::no;
 };
 
@@ -58,11 +59,16 @@ void declare(CLI::App& app, options& o) {
     std::map<std::string, xos::mode> modes;
     for (const auto m : {xos::mode::automatic, xos::mode::ring0, xos::mode::ring3, xos::mode::pvm})
         modes.emplace(xos::name(m), m);
+    std::map<std::string, xos::transport> transports;
+    for (const auto t : {xos::transport::automatic, xos::transport::exit, xos::transport::module})
+        transports.emplace(xos::name(t), t);
 
     app.add_option("--engine", o.where, "linux or cell (default cell)")
         ->transform(CLI::CheckedTransformer(engines));
     app.add_option("--mode", o.mode, "privilege mode of the cell: auto, ring0, ring3 or pvm")
         ->transform(CLI::CheckedTransformer(modes));
+    app.add_option("--transport", o.transport, "how calls reach Linux: auto, exit or module")
+        ->transform(CLI::CheckedTransformer(transports));
     app.add_option("--bind", o.server.address, "numeric address to listen on (default 127.0.0.1)");
     app.add_option("--port", o.server.port, "port; 0, the default, chooses a free one");
     app.add_option("--threads", o.server.threads, "worker threads (default 1)")
@@ -87,7 +93,7 @@ void serve_on_linux(options& o) {
 }
 
 void serve_in_cell(options& o) {
-    xos::start({.mode = o.mode});
+    xos::start({.mode = o.mode, .transport = o.transport});
     {
         const xos::scoped_entry inside;
         o.server.engine = "cell";
