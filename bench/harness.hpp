@@ -31,6 +31,11 @@
 
 namespace xos::bench {
 
+enum class unit {
+    time,          ///< nanoseconds; medians
+    instructions,  ///< the counter counts instructions; minima, because what disturbs only adds
+};
+
 enum class place {
     outside,  ///< an ordinary thread of a process that is a cell
     inside,   ///< on a vCPU
@@ -48,6 +53,8 @@ struct side {
     /// In place of `run` when only a part of an operation counts: the ticks of that part, summed.
     std::uint64_t (*measure)(std::uint64_t operations) = nullptr;
     void (*teardown)() = nullptr;
+    /// After teardown(): the exits of the last run() or measure(), where another process makes them.
+    std::uint64_t (*exits)() = nullptr;
     /// For operations that use something up: no more between setup() and teardown().
     std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
 };
@@ -58,6 +65,12 @@ struct alternative {
     side way;
     /// Asked before it is measured, outside. Where the answer is no, it is left out of the row.
     bool (*available)() = nullptr;
+};
+
+/// What a benchmark starts, and the Debian package that has it; null for a part of libxos.
+struct program {
+    const char* name;
+    const char* package;
 };
 
 struct benchmark {
@@ -75,6 +88,10 @@ struct benchmark {
     std::vector<alternative> others = {};
     /// No more, for operations that take long.
     unsigned most_rounds = std::numeric_limits<unsigned>::max();
+    /// Measured in this unit only.
+    std::optional<unit> only_in = {};
+    /// An emulated machine has only those that are named here.
+    std::vector<program> programs = {};
 };
 
 /// Adds a row. At namespace scope.
@@ -89,7 +106,7 @@ const std::vector<benchmark>& all_benchmarks();
 const cell_options& options_of_cell();
 void set_options_of_cell(const cell_options& options);
 
-/// Something found out by the way, reported beside the row; the last one counts.
+/// Something found out by the way about a side, reported beside the row; its last one counts.
 void remark(const std::string& text);
 std::string take_remark();
 

@@ -12,6 +12,7 @@
 #include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "bench/runner.hpp"
+#include "bench/suites/app_processes.hpp"
 
 namespace {
 
@@ -21,7 +22,8 @@ constexpr int some_failed = 1, wrong_use = 2;
 
 bool wanted(const benchmark& b, const options& o) {
     const auto& suites = o.suites;
-    // An emulated machine has no programs.
+    if (b.only_in && b.only_in != o.how.unit) return false;
+    // It takes minutes on an emulated machine.
     if (suites.empty() && o.how.unit == unit::instructions && std::string("app") == b.suite)
         return false;
     const bool in_suite =
@@ -71,7 +73,9 @@ int run(const options& o) {
     set_options_of_cell({.mode = o.mode, .transport = o.transport});
     const runner measure(o.how);
     const table out(rows, o.how.unit, o.verbose ? detail::verbose : detail::plain);
-    out.header(o.engine, fmt::format("mode {}", xos::name(o.mode)), o.how.rounds);
+    unsigned rounds = 0;
+    for (const auto* b : rows) rounds = std::max(rounds, std::min(o.how.rounds, b->most_rounds));
+    out.header(o.engine, fmt::format("mode {}", xos::name(o.mode)), rounds);
     std::vector<result> results;
     unsigned failed = 0;
     for (const auto* b : rows) {
@@ -98,7 +102,7 @@ int run(const options& o) {
     if (!o.json.empty()) {
         write_json(o.json, to_json({o.engine, xos::name(taken), o.how.unit}, results));
     }
-    failed += check_limits(bounds, results, o.how.unit);
+    failed += check_limits(bounds, results);
     return failed ? some_failed : 0;
 }
 
@@ -106,6 +110,21 @@ int list(const options& o) {
     for (const auto& b : all_benchmarks()) {
         if (wanted(b, o)) fmt::print("{:<28} {}\n", full_name(b), b.note);
     }
+    return 0;
+}
+
+/// What `xos bench` takes along to an emulated machine: name, package and path, or a dash for none.
+int list_programs(const options& o) {
+    std::set<std::string> lines;
+    for (const auto& b : all_benchmarks()) {
+        if (!wanted(b, o)) continue;
+        for (const auto& [name, package] : b.programs) {
+            const std::string path = find_program(name);
+            lines.insert(fmt::format("{} {} {}\n", name, package ? package : "-",
+                                     path.empty() ? "-" : path));
+        }
+    }
+    for (const auto& line : lines) fmt::print("{}", line);
     return 0;
 }
 
@@ -127,6 +146,7 @@ int main(int argc, char** argv) {
     try {
         check_suites(o);
         if (o.only_list) return list(o);
+        if (o.only_programs) return list_programs(o);
         if (!o.limits_file.empty() && o.how.unit != unit::instructions) {
             throw std::runtime_error("--limits needs --unit=instructions: times do not repeat");
         }

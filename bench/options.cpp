@@ -52,6 +52,8 @@ void add_options(CLI::App& app, options& o) {
     app.add_option("SUITES,--suite", o.suites, "Only these suites; --list shows all");
     app.add_option("--filter", o.filter, "Only benchmarks whose suite/name contains this");
     app.add_flag("--list", o.only_list, "List the benchmarks and run none");
+    app.add_flag("--programs", o.only_programs,
+                 "List the programs that the benchmarks start, with their packages, and run none");
     app.add_option("--mode", o.mode, "Privilege mode: auto, ring0, ring3, pvm")
         ->transform(CLI::CheckedTransformer(modes).description(""));
     app.add_option("--transport", o.transport, "How calls reach Linux: auto, exit, module")
@@ -63,9 +65,9 @@ void add_options(CLI::App& app, options& o) {
         ->transform(CLI::CheckedTransformer(units).description(""));
     app.add_flag("-v,--verbose", o.verbose, "Also minima, medians and median deviations");
     app.add_option("--json", o.json, "Also write the rows to this file; - for standard output");
-    app.add_option(
-        "--limits", o.limits_file,
-        "JSON of the most instructions each benchmark may take; exceeded, the status is 1");
+    app.add_option("--limits", o.limits_file,
+                   "JSON of the most instructions and exits that benchmarks may take; exceeded, "
+                   "the status is 1");
 }
 
 void refuse_unknown(const CLI::App& app) {

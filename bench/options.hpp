@@ -19,7 +19,7 @@ struct options {
     xos::transport transport = xos::transport::automatic;
     plan how;
     unsigned rounds = 0;  ///< 0 for as many as the unit wants
-    bool verbose = false, only_list = false;
+    bool verbose = false, only_list = false, only_programs = false;
 };
 
 /// All but --engine, which means something else to each program. `o` outlives the parsing.

@@ -50,6 +50,20 @@ std::string spread(const distribution& d) {
                        number(d.deviation), d.operations);
 }
 
+/// Of whole programs, which do not repeat exactly: by how much the rounds of each side differ.
+std::string difference_of_rounds(const result& r) {
+    if (r.what->only_in != unit::instructions || !r.linux_way) return {};
+    const auto percent = [](const distribution& d) { return (d.maximum / d.minimum - 1) * 100; };
+    return fmt::format("; rounds differ by {:.1f} %, Linux: {:.1f} %", percent(r.xos_way),
+                       percent(*r.linux_way));
+}
+
+/// What the sides have found out, and then the rest.
+std::string remarks(const result& r) {
+    return (r.remark.empty() ? "" : "; " + r.remark) +
+           (r.linux_remark.empty() ? "" : "; Linux: " + r.linux_remark) + difference_of_rounds(r);
+}
+
 std::string now() {
     const std::time_t t = std::time(nullptr);
     std::tm utc;
@@ -79,10 +93,10 @@ void table::header(const std::string& engine, const std::string& mode, unsigned 
 
 void table::line(const result& r) const {
     const auto faster = ratio(r, unit_);
-    fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9.2f}  {}{}{}{}\n", full_name(*r.what), name_width_,
+    fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9.2f}  {}{}{}\n", full_name(*r.what), name_width_,
                r.linux_way ? number(value_of(*r.linux_way, unit_)) : "-",
                number(value_of(r.xos_way, unit_)), faster ? fmt::format("{:.2f}", *faster) : "-",
-               r.exits, r.what->note, r.remark.empty() ? "" : "; ", r.remark, other_ways(r, unit_));
+               r.exits, r.what->note, remarks(r), other_ways(r, unit_));
     if (detail_ == detail::verbose) {
         if (r.linux_way) fmt::print("{:<{}}   linux: {}\n", "", name_width_, spread(*r.linux_way));
         for (const auto& [name, way] : r.others)
@@ -116,12 +130,32 @@ std::string to_json(const description& d, const std::vector<result>& results) {
             row["other_ways"][name] = rounded(value_of(way, d.unit));
         row["exits_per_op"] = rounded(r.exits);
         if (!r.remark.empty()) row["note"] = r.remark;
+        if (!r.linux_remark.empty()) row["linux_note"] = r.linux_remark;
         rows.push_back(std::move(row));
     }
     const nlohmann::ordered_json all{
         {"engine", d.engine}, {"mode", d.mode}, {"date", now()}, {"rows", std::move(rows)}};
     return all.dump(1);
 }
+
+namespace {
+
+limit read_limit(const nlohmann::json& json, const std::string& where) {
+    if (json.is_number()) return {.instructions = json.get<double>()};
+    if (!json.is_object()) throw std::runtime_error(where + " is neither a number nor an object");
+    limit l;
+    for (const auto& [key, value] : json.items()) {
+        double* const member = key == "instructions" ? &l.instructions
+                               : key == "exits"      ? &l.exits
+                                                     : nullptr;
+        if (!member) throw std::runtime_error(where + " has " + key + ", which has no limit");
+        if (!value.is_number()) throw std::runtime_error(where + ": " + key + " is no number");
+        *member = value.get<double>();
+    }
+    return l;
+}
+
+}  // namespace
 
 limits read_limits(const std::string& path) {
     std::ifstream file(path);
@@ -134,20 +168,25 @@ limits read_limits(const std::string& path) {
                          [&](const auto& b) { return full_name(b) == name; })) {
             throw std::runtime_error(path + " names " + name + ", which is no benchmark");
         }
-        if (!value.is_number()) throw std::runtime_error(path + ": " + name + " is no number");
-        l[name] = value.get<double>();
+        l[name] = read_limit(value, path + ": " + name);
     }
     return l;
 }
 
-unsigned check_limits(const limits& l, const std::vector<result>& results, unit u) {
+unsigned check_limits(const limits& l, const std::vector<result>& results) {
     unsigned exceeded = 0;
+    const auto check = [&](const result& r, double value, double most, const char* what) {
+        if (value <= most) return;
+        exceeded++;
+        fmt::print("{} takes {} {}, more than its limit of {}\n", full_name(*r.what), number(value),
+                   what, number(most));
+    };
     for (const auto& r : results) {
         const auto limit = l.find(full_name(*r.what));
-        if (limit == l.end() || value_of(r.xos_way, u) <= limit->second) continue;
-        exceeded++;
-        fmt::print("{} takes {} {}, more than its limit of {}\n", limit->first,
-                   number(value_of(r.xos_way, u)), symbol(u), number(limit->second));
+        if (limit == l.end()) continue;
+        check(r, value_of(r.xos_way, unit::instructions), limit->second.instructions,
+              symbol(unit::instructions));
+        check(r, r.exits, limit->second.exits, "exits");
     }
     return exceeded;
 }

@@ -1,6 +1,7 @@
 // What a run tells: the table for people, JSON for programs, and whether limits hold.
 #pragma once
 
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -39,12 +40,18 @@ std::string to_json(const description& d, const std::vector<result>& results);
 inline constexpr const char* json_begin = "XOS-BENCH-JSON-BEGIN";
 inline constexpr const char* json_end = "XOS-BENCH-JSON-END";
 
-using limits = std::map<std::string, double>;  ///< by full name: the most that libxos may take
+/// The most that libxos may take for an operation.
+struct limit {
+    double instructions = std::numeric_limits<double>::infinity();
+    double exits = std::numeric_limits<double>::infinity();
+};
+using limits = std::map<std::string, limit>;  ///< by full name
 
-/// @throws std::runtime_error when the file is no object of numbers, or names no benchmark.
+/// A number in the file is one of instructions; an object has `instructions`, `exits` or both.
+/// @throws std::runtime_error when the file holds something else, or names no benchmark.
 limits read_limits(const std::string& path);
 
 /// Says what exceeds its limit; returns how many do.
-unsigned check_limits(const limits& l, const std::vector<result>& results, unit u);
+unsigned check_limits(const limits& l, const std::vector<result>& results);
 
 }  // namespace xos::bench

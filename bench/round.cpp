@@ -28,13 +28,13 @@ round_result run_here(const side& s, std::uint64_t warm_up, std::uint64_t operat
     const std::uint64_t spent = measured(s, operations);
     const std::uint64_t after = exits_so_far();
     if (s.teardown) s.teardown();
-    return {spent, after - before};
+    return {spent, s.exits ? s.exits() : after - before};
 }
 
 /// What a child sends back, in one write.
 struct message {
     round_result result;
-    char remark[128];
+    char remark[192];
     char failure[256];
 };
 

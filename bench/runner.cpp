@@ -18,7 +18,8 @@ double median(std::vector<double> values) {
 }
 
 distribution describe(const std::vector<double>& values, std::uint64_t operations) {
-    distribution d{median(values), *std::min_element(values.begin(), values.end()), 0, operations};
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    distribution d{median(values), *least, 0, *most, operations};
     std::vector<double> away;
     for (const double v : values) away.push_back(std::abs(v - d.median));
     d.deviation = median(away);
@@ -38,12 +39,15 @@ struct series {
     std::uint64_t operations;
     std::vector<double> ticks = {};  ///< per operation
     double exits = 0;                ///< per operation, the last round's
+    std::string remark = {};
 
     void add_round(std::uint64_t overhead) {
+        take_remark();
         const round_result r = run_round(*what, operations);
         const std::uint64_t net = r.ticks - std::min(r.ticks, what->measure ? 0 : overhead);
         ticks.push_back(static_cast<double>(net) / static_cast<double>(operations));
         exits = static_cast<double>(r.exits) / static_cast<double>(operations);
+        if (auto text = take_remark(); !text.empty()) remark = std::move(text);
     }
 };
 
@@ -78,7 +82,6 @@ std::uint64_t runner::length_of_round(const side& s, std::uint64_t counted) cons
 }
 
 result runner::run(const benchmark& b) const {
-    take_remark();
     std::vector<series> sides{{&b.xos_way, length_of_round(b.xos_way, b.counted_operations)}};
     if (b.linux_way)
         sides.push_back({&*b.linux_way, length_of_round(*b.linux_way, b.counted_operations)});
@@ -92,19 +95,23 @@ result runner::run(const benchmark& b) const {
         for (auto& s : sides) s.add_round(overhead_);
         std::reverse(sides.begin(), sides.end());
     }
-    const auto distribution_of = [&](const side& what) {
+    const auto series_of = [&](const side& what) -> const series& {
         const auto same = [&](const series& s) { return s.what == &what; };
-        const series& s = *std::find_if(sides.begin(), sides.end(), same);
+        return *std::find_if(sides.begin(), sides.end(), same);
+    };
+    const auto distribution_of = [&](const side& what) {
+        const series& s = series_of(what);
         distribution d = describe(s.ticks, s.operations);
-        for (double* v : {&d.median, &d.minimum, &d.deviation}) *v = in_unit(*v);
+        for (double* v : {&d.median, &d.minimum, &d.deviation, &d.maximum}) *v = in_unit(*v);
         return d;
     };
-    result r{&b, {}, distribution_of(b.xos_way), {}, 0, take_remark()};
-    if (b.linux_way) r.linux_way = distribution_of(*b.linux_way);
-    for (const auto* other : others) r.others.push_back({other->name, distribution_of(other->way)});
-    for (const auto& s : sides) {
-        if (s.what == &b.xos_way) r.exits = s.exits;
+    const series& ours = series_of(b.xos_way);
+    result r{&b, {}, distribution_of(b.xos_way), {}, ours.exits, ours.remark, {}};
+    if (b.linux_way) {
+        r.linux_way = distribution_of(*b.linux_way);
+        r.linux_remark = series_of(*b.linux_way).remark;
     }
+    for (const auto* other : others) r.others.push_back({other->name, distribution_of(other->way)});
     return r;
 }
 

@@ -9,11 +9,6 @@
 
 namespace xos::bench {
 
-enum class unit {
-    time,          ///< nanoseconds; medians
-    instructions,  ///< the counter counts instructions; minima, because what disturbs only adds
-};
-
 struct plan {
     bench::unit unit = unit::time;
     unsigned rounds = 51;
@@ -25,7 +20,8 @@ struct plan {
 /// Per operation, in the plan's unit.
 struct distribution {
     double median, minimum, deviation;  ///< the median of the absolute deviations from the median
-    std::uint64_t operations;           ///< in a round
+    double maximum;
+    std::uint64_t operations;  ///< in a round
 };
 
 struct other_result {
@@ -39,7 +35,7 @@ struct result {
     distribution xos_way;
     std::vector<other_result> others;  ///< what is available, as the benchmark lists it
     double exits;                      ///< per operation of libxos's way
-    std::string remark;
+    std::string remark, linux_remark;
 };
 
 class runner {
