@@ -43,8 +43,8 @@ void prepare_and_look() {
     prepare<P>();
     const fs::path file = scratch() / "stats";
     fs::remove(file);
-    const long native = run_program(P.words, {});
-    const long cell = run_program(P.words, in_a_cell_with_stats(file));
+    const long native = run_program(P.words, {}).ru_maxrss;
+    const long cell = run_program(P.words, in_a_cell_with_stats(file)).ru_maxrss;
     remark(fmt::format("{} exits, {:+.1f} MiB resident", count_exits(file),
                        static_cast<double>(cell - native) / 1024));
 }
@@ -65,7 +65,8 @@ registration row(const char* name, const char* note) {
                                      .teardown = remove_scratch,
                                      .most = 1},
                          .counted_operations = 1,
-                         .most_rounds = 7});
+                         .most_rounds = 7,
+                         .only_in = unit::time});
 }
 
 /// Text that can be compressed, the same each time.

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <spawn.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,9 @@
 #include <sstream>
 #include <stdexcept>
 #include <system_error>
+#include <xos/cell.hpp>
+
+#include "bench/harness.hpp"
 
 namespace xos::bench {
 
@@ -35,7 +37,8 @@ fs::path preload_library() {
 
 std::string find_program(const std::string& name) {
     const char* path = std::getenv("PATH");
-    std::istringstream folders(std::string(path ? path : "") + ":/usr/sbin:/sbin");
+    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+    std::istringstream folders(here.string() + ':' + (path ? path : "") + ":/usr/sbin:/sbin");
     for (std::string folder; std::getline(folders, folder, ':');) {
         const fs::path candidate = fs::path(folder) / name;
         if (!folder.empty() && access(candidate.c_str(), X_OK) == 0) return candidate;
@@ -44,7 +47,9 @@ std::string find_program(const std::string& name) {
 }
 
 std::vector<std::string> in_a_cell() {
-    return {"LD_PRELOAD=" + preload_library().string()};
+    const cell_options& o = options_of_cell();
+    return {"LD_PRELOAD=" + preload_library().string(), std::string("XOS_MODE=") + name(o.mode),
+            std::string("XOS_TRANSPORT=") + name(o.transport)};
 }
 
 std::vector<std::string> in_a_cell_with_stats(const fs::path& file) {
@@ -84,7 +89,7 @@ pid_t start_program(const command& words, const std::vector<std::string>& variab
     return pid;
 }
 
-long end_of_program(pid_t pid, const command& words) {
+rusage end_of_program(pid_t pid, const command& words) {
     int status = 0;
     rusage used{};
     while (wait4(pid, &status, 0, &used) < 0) {
@@ -93,18 +98,27 @@ long end_of_program(pid_t pid, const command& words) {
     if (status)
         throw std::runtime_error(
             fmt::format("{} ended with wait status {}", words.front(), status));
-    return used.ru_maxrss;
+    return used;
 }
 
-long run_program(const command& words, const std::vector<std::string>& variables) {
+rusage run_program(const command& words, const std::vector<std::string>& variables) {
     return end_of_program(start_program(words, variables), words);
+}
+
+std::vector<cell_report> read_reports(const fs::path& file) {
+    std::vector<cell_report> reports;
+    std::ifstream lines(file);
+    for (std::string line; std::getline(lines, line);) {
+        const auto report = nlohmann::json::parse(line);
+        reports.push_back({report.at("runs").get<std::uint64_t>(),
+                           report.at("faults").value("PF", std::uint64_t{0})});
+    }
+    return reports;
 }
 
 std::uint64_t count_exits(const fs::path& file) {
     std::uint64_t exits = 0;
-    std::ifstream lines(file);
-    for (std::string line; std::getline(lines, line);)
-        exits += nlohmann::json::parse(line).at("runs").get<std::uint64_t>();
+    for (const auto& report : read_reports(file)) exits += report.exits;
     return exits;
 }
 

@@ -58,5 +58,14 @@ expect nothing-chosen 2 'no benchmark of that suite or name' "$xos" bench trap -
 expect mode 2 'mode' "$xos" bench --mode=ring7
 expect engine 2 'engine' "$xos" bench --engine=bochs
 expect module-natively 2 'module: only an emulated machine' "$xos" bench --module=xos.ko
+echo '{"app/redis-get": {"exit": 2}}' >"$work/limits.json"
+expect limits-of-nothing 2 'app/redis-get has exit, which has no limit' \
+    "$benchmarks" --unit=instructions --limits="$work/limits.json" app
+expect counted 0 '^app/redis-get ' "$xos" bench --engine=qemu-svm --list app
+expect not-timed 0 '^app/redis ' "$xos" bench --list app
+! grep -q redis-get "$work/out" || { echo 'FAIL not-timed: redis-get'; failures=$((failures + 1)); }
+expect programs 0 '^sqlite3 sqlite3 ' "$xos" bench --engine=qemu-svm --programs app
+expect missing-program 1 'redis-server is missing; install the package redis-server' \
+    env PATH=/nonexistent "$xos" bench --engine=qemu-svm --filter=redis-get app
 expect limits-natively 2 'limits needs --unit=instructions' "$xos" bench --limits=/dev/null
 exit $((failures != 0))

@@ -10,6 +10,9 @@
 #include <fstream>
 #include <initializer_list>
 #include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -39,10 +42,18 @@ fs::path first_of(std::initializer_list<fs::path> candidates, const std::string&
     std::string looked_at;
     for (const auto& candidate : candidates) {
         std::error_code ignored;
-        if (access(candidate.c_str(), X_OK) == 0) return fs::canonical(candidate);
+        if (fs::exists(candidate, ignored)) return fs::canonical(candidate);
         looked_at += "\n  " + candidate.lexically_normal().string();
     }
     throw std::runtime_error(what + " is in none of these places:" + looked_at);
+}
+
+/// Beside this program in a build tree, or where it was installed.
+fs::path find_preload() {
+    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+    return first_of(
+        {here / "../lib/libxos-preload.so", here / XOS_LIBRARIES_INSTALLED "/libxos-preload.so"},
+        "libxos-preload.so");
 }
 
 fs::path find_benchmarks() {
@@ -82,10 +93,26 @@ int native(const bench_options& o) {
     become(command);
 }
 
-/// Where the machine finds what is taken along.
-constexpr const char *benchmarks_there = "/xos-bench", *limits_there = "/limits.json";
+/// Where the machine finds what is taken along. The benchmarks look for the library beside `bin`.
+constexpr const char *benchmarks_there = "/usr/bin/xos-bench", *limits_there = "/limits.json",
+                     *preload_there = "/usr/lib/libxos-preload.so";
 
-words emulated_command(const bench_options& o) {
+/// Whole programs are taken to where they are here, and with them what makes cells of them.
+void take_along(const std::vector<fs::path>& programs, words& command, words& environment) {
+    if (programs.empty()) return;
+    std::set<std::string> folders{"/usr/bin", "/usr/sbin"};
+    for (const auto& path : programs) {
+        command.insert(command.end(), {"--program", path.string()});
+        folders.insert(path.parent_path());
+    }
+    command.insert(command.end(),
+                   {"--mem", "2048", "--file", find_preload().string() + '=' + preload_there});
+    std::string path = "PATH=";
+    for (const auto& folder : folders) path += (path.back() == '=' ? "" : ":") + folder;
+    environment = {"/usr/bin/env", path};
+}
+
+words emulated_command(const bench_options& o, const std::vector<fs::path>& programs) {
     const std::string& limits = o.of_benchmarks.limits_file;
     words command{find_machine(o.engine),
                   "--icount",
@@ -100,8 +127,12 @@ words emulated_command(const bench_options& o) {
         command.insert(command.end(),
                        {"--file", fs::canonical(limits).string() + '=' + limits_there});
     }
+    words environment;
+    take_along(programs, command, environment);
+    command.push_back("--");
+    command.insert(command.end(), environment.begin(), environment.end());
     command.insert(command.end(),
-                   {"--", benchmarks_there, "--unit=instructions", "--engine=" + o.engine});
+                   {benchmarks_there, "--unit=instructions", "--engine=" + o.engine});
     if (!o.has_mode) command.push_back("--mode=ring0");
     if (!o.of_benchmarks.json.empty()) command.push_back("--json=-");
     if (!limits.empty()) command.push_back(std::string("--limits=") + limits_there);
@@ -193,6 +224,31 @@ int check(const words& listing) {
     return output.status();
 }
 
+/// What the benchmarks start. Nothing if a program is missing; then a line has said which.
+std::optional<std::vector<fs::path>> find_programs(const words& listing) {
+    std::vector<fs::path> found;
+    bool all = true;
+    reader output(listing);
+    for (std::string line; output.next(line);) {
+        std::istringstream text(line);
+        std::string name, package, path;
+        text >> name >> package >> std::ws;
+        std::getline(text, path);
+        if (path != "-") {
+            found.emplace_back(path);
+            continue;
+        }
+        all = false;
+        const std::string advice =
+            package == "-"
+                ? "it is built with libxos's examples"
+                : "install the package " + package + ", or all such ones by tools/setup.sh bench";
+        std::fprintf(stderr, "xos bench: %s is missing; %s\n", name.c_str(), advice.c_str());
+    }
+    if (!all) return std::nullopt;
+    return found;
+}
+
 int bench(const bench_options& o) {
     if (o.engine == "native") {
         if (!o.module.empty()) {
@@ -200,11 +256,15 @@ int bench(const bench_options& o) {
         }
         return native(o);
     }
-    words listing{find_benchmarks(), "--list", "--unit=instructions"};
+    words listing{find_benchmarks(), o.of_benchmarks.only_programs ? "--programs" : "--list",
+                  "--unit=instructions"};
     listing.insert(listing.end(), o.same_there.begin(), o.same_there.end());
-    if (o.of_benchmarks.only_list) become(listing);
+    if (o.of_benchmarks.only_list || o.of_benchmarks.only_programs) become(listing);
     if (const int status = check(listing)) return status;
-    const words command = emulated_command(o);
+    listing[1] = "--programs";
+    const auto programs = find_programs(listing);
+    if (!programs) return status_failed;
+    const words command = emulated_command(o, *programs);
     const std::string& json = o.of_benchmarks.json;
     if (json.empty() || json == "-") become(command);
     return run_and_extract(command, json);
