@@ -54,6 +54,8 @@ std::string spread(const distribution& d) {
 std::string difference_of_rounds(const result& r) {
     if (r.what->only_in != unit::instructions || !r.linux_way) return {};
     const auto percent = [](const distribution& d) { return (d.maximum / d.minimum - 1) * 100; };
+    // One round does not differ.
+    if (percent(r.xos_way) == 0 && percent(*r.linux_way) == 0) return {};
     return fmt::format("; rounds differ by {:.1f} %, Linux: {:.1f} %", percent(r.xos_way),
                        percent(*r.linux_way));
 }

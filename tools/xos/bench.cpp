@@ -105,8 +105,8 @@ void take_along(const std::vector<fs::path>& programs, words& command, words& en
         command.insert(command.end(), {"--program", path.string()});
         folders.insert(path.parent_path());
     }
-    command.insert(command.end(),
-                   {"--mem", "2048", "--file", find_preload().string() + '=' + preload_there});
+    command.insert(command.end(), {"--mem", "2048", "--timeout", "1200", "--file",
+                                   find_preload().string() + '=' + preload_there});
     std::string path = "PATH=";
     for (const auto& folder : folders) path += (path.back() == '=' ? "" : ":") + folder;
     environment = {"/usr/bin/env", path};
