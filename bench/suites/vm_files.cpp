@@ -74,6 +74,12 @@ const registration shared_mapping =
     file_fault<MAP_SHARED>("file-fault-shared", "first write to a page of a shared file mapping");
 const registration private_mapping = file_fault<MAP_PRIVATE>(
     "file-fault-private", "first write to a page of a private file mapping: it is copied");
+// Linux then has every page in its tables, and only KVM's are to be filled.
+const registration warm_shared_mapping = file_fault<MAP_SHARED | MAP_POPULATE>(
+    "file-fault-shared-warm",
+    "first write to a page that MAP_POPULATE has mapped: Linux has no fault");
+const registration warm_private_mapping = file_fault<MAP_PRIVATE | MAP_POPULATE>(
+    "file-fault-private-warm", "the same of a private mapping, which MAP_POPULATE has copied");
 
 }  // namespace
 
