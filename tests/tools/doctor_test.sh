@@ -94,6 +94,7 @@ if [ $healthy -eq 0 ]; then
         'f["kvm"]["api_version"] == 12' 'f["kvm"]["max_vcpus"] > 0' \
         'all(v is None or v >= 0 for v in r["costs_ns"].values())' \
         'r["costs_ns"]["empty_exit"] > 0' 'r["costs_ns"]["getppid"] > r["costs_ns"]["native_getppid"]' \
+        'r["costs_ns"]["getppid"] > r["costs_ns"]["getppid_by_vector"] > 0' \
         'r["costs_ns"]["entry_and_leave"] > 0'
 else
     echo "note: no cell can run here, so the failures are tested only as far as they come first" >&2

@@ -20,6 +20,7 @@
 #include <exception>
 #include <xos/cell.hpp>
 
+#include "kmod/xos_uapi.h"
 #include "libxos/arch/guest_layout.h"
 
 namespace xos::tool {
@@ -31,6 +32,7 @@ using steady = std::chrono::steady_clock;
 constexpr auto patience = std::chrono::seconds(30);
 constexpr std::size_t rounds = 301;
 constexpr std::uint64_t ring0_instructions = 4096;
+constexpr std::size_t vector_length = 64;
 
 enum class stage : unsigned { starting, entering, exiting, calling, leaving, done };
 constexpr const char* stage_names[] = {
@@ -74,8 +76,17 @@ void empty_exit() {
     asm volatile("outl %%eax, %0" : : "i"(XOS_PORT_NULL), "a"(0) : "memory");
 }
 
+/// The crossings of a vector stop early when a signal comes.
+void make_all(std::array<xos_call, vector_length>& calls) {
+    for (std::size_t made = 0; made < calls.size();) {
+        const long more = syscall(XOS_NR_VECTOR, &calls[made], calls.size() - made, 0ul);
+        if (more < 0) throw std::runtime_error("a vector of calls was refused");
+        made += static_cast<std::size_t>(more);
+    }
+}
+
 struct ticks {
-    std::uint64_t ring0, exit, entry, leave, both, getppid, native_getppid;
+    std::uint64_t ring0, exit, entry, leave, both, getppid, native_getppid, vector;
 };
 
 /// Of the crossings and their sum: the parts may be nonsense, the sum is not.
@@ -120,6 +131,9 @@ void measure(shared_state& state) {
     state.at = stage::calling;
     const bool right = syscall(SYS_getppid) == parent;
     t.getppid = median_of(s, [] { syscall(SYS_getppid); });
+    static std::array<xos_call, vector_length> calls;
+    for (auto& call : calls) call.number = SYS_getppid;
+    t.vector = median_of(s, [] { make_all(calls); });
     state.at = stage::leaving;
     leave();
     if (!right) throw std::runtime_error("getppid(2) forwarded from the guest gave a wrong answer");
@@ -130,6 +144,7 @@ void measure(shared_state& state) {
     c.ring0_instruction = static_cast<double>(t.ring0) * ns / ring0_instructions;
     c.empty_exit = static_cast<double>(t.exit) * ns;
     c.getppid = static_cast<double>(t.getppid) * ns;
+    c.getppid_by_vector = static_cast<double>(t.vector) * ns / vector_length;
     c.native_getppid = static_cast<double>(t.native_getppid) * ns;
     c.clocks_agree = t.entry <= t.both && t.leave <= t.both;
     c.entry = static_cast<double>(c.clocks_agree ? t.entry : t.both) * ns;

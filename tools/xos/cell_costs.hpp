@@ -12,6 +12,7 @@ struct cell_costs {
     double entry = 0;              ///< enter()
     double leave = 0;              ///< leave()
     double getppid = 0;            ///< a system call forwarded to Linux
+    double getppid_by_vector = 0;  ///< the same, one of 64 that are forwarded at once
     double native_getppid = 0;     ///< the same outside the cell
     /// Entry and leave are differences of the time stamp counter between outside and inside. False:
     /// the two count differently, and only their sum is known (in `entry`; `leave` is 0).

@@ -301,6 +301,7 @@ void judge_costs(const features& f, const cell_measurement& m, std::vector<findi
              "the cell take for the time."});
     }
     cost("getppid, forwarded", c.getppid, fmt::format(", {:.0f} ns outside", c.native_getppid));
+    cost("getppid, one of 64", c.getppid_by_vector, ", forwarded at once");
 }
 
 void judge_cell(const features& f, const cell_measurement& m, std::vector<finding>& to) {

@@ -135,6 +135,7 @@ json costs_json(const diagnosis& d) {
             {"leave", c.clocks_agree ? json(c.leave) : json(nullptr)},
             {"entry_and_leave", c.entry + c.leave},
             {"getppid", c.getppid},
+            {"getppid_by_vector", c.getppid_by_vector},
             {"native_getppid", c.native_getppid}};
 }
 
