@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# sanitizer_test.sh XOS: tests that programs built with sanitizers run in a cell as natively, and that the sanitizers find
-# the errors that they are for.
+# sanitizer_test.sh XOS [MACHINE OPTION...]: tests that programs built with sanitizers run in a cell as natively, and that
+# the sanitizers find the errors that they are for: here, or in the emulated machine that the script MACHINE runs.
 set -euo pipefail
 xos=$(realpath "$1")
+shift
+machine=("$@")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failures=0
@@ -65,32 +67,52 @@ int main(int n, char** words) {
 }
 C
 
-fail() { echo "FAIL $*"; failures=$((failures + 1)); }
-# compiler_has NAME COMPILER SANITIZER
+# What runs the programs, in a machine with little more than a shell. $1 = xos, the rest are the programs' names.
+cat >"$work/run.sh" <<'SH'
+xos=$1; shift
+failures=0
+fail() { echo "FAIL $*"; failures=1; }
+errors() { grep -c 'Sanitizer\|runtime error' "$1"; }
+cd "${0%/*}"
+for name in "$@"; do
+    wanted=0
+    ./$name-wrong >/dev/null 2>natively || wanted=$?
+    for how in auto own; do
+        said=$(timeout 100 "$xos" run --fallback=fail --loader=$how -- ./$name-fine 2>&1)
+        [ "$said" = 9 ] || fail "$name, --loader=$how: $said"
+        status=0
+        timeout 100 "$xos" run --fallback=fail --loader=$how -- ./$name-wrong >/dev/null 2>inside || status=$?
+        [ $status = $wanted ] && [ "$(errors natively)" = "$(errors inside)" ] ||
+            fail "$name, --loader=$how: status $status, natively $wanted: $(head -c 400 inside)"
+    done
+done
+exit $failures
+SH
+
+# compiler_has COMPILER SANITIZER
 compiler_has() {
     command -v "$1" >/dev/null && echo 'int main(void) { return 0; }' >"$work/probe.c" &&
         "$1" "-fsanitize=$2" -o "$work/probe" "$work/probe.c" 2>/dev/null
 }
-tried=0
+names=() programs=()
 for compiler in gcc clang; do
     for sanitizer in address thread undefined leak memory; do
         compiler_has $compiler $sanitizer || continue
-        tried=$((tried + 1))
-        letter=${sanitizer:0:1}
-        "$compiler" -g -O1 "-fsanitize=$sanitizer" -pthread -o "$work/fine" "$work/fine.c"
-        "$compiler" -g -O1 "-fsanitize=$sanitizer" "-DKIND='$letter'" -w -pthread -o "$work/wrong" "$work/wrong.c"
-        wanted=0
-        "$work/wrong" >/dev/null 2>"$work/natively" || wanted=$?
-        for how in auto own; do
-            said=$(timeout 100 "$xos" run --loader=$how -- "$work/fine" 2>&1) || true
-            [[ $said == 9 ]] || fail "$compiler -fsanitize=$sanitizer, --loader=$how: $(head -c 400 <<<"$said")"
-            status=0
-            timeout 100 "$xos" run --loader=$how -- "$work/wrong" >/dev/null 2>"$work/inside" || status=$?
-            [[ $status == "$wanted" ]] && [[ $(grep -c 'Sanitizer\|runtime error' "$work/natively") == \
-                $(grep -c 'Sanitizer\|runtime error' "$work/inside") ]] ||
-                fail "$compiler -fsanitize=$sanitizer, --loader=$how: status $status, natively $wanted: $(head -c 400 "$work/inside")"
-        done
+        name=$compiler-$sanitizer
+        flags=(-g -O1 "-fsanitize=$sanitizer" -pthread)
+        "$compiler" "${flags[@]}" -o "$work/$name-fine" "$work/fine.c"
+        "$compiler" "${flags[@]}" "-DKIND='${sanitizer:0:1}'" -w -o "$work/$name-wrong" "$work/wrong.c"
+        names+=("$name") programs+=("$work/$name-fine" "$work/$name-wrong")
     done
 done
-((tried >= 4)) || fail "only $tried sanitizers were there to be tried"
-exit $((failures != 0))
+((${#names[@]} >= 4)) || { echo "FAIL only ${#names[@]} sanitizers were there to be tried"; exit 1; }
+
+if ((${#machine[@]} == 0)); then
+    sh "$work/run.sh" "$xos" "${names[@]}"
+    exit
+fi
+build=$(dirname "$(dirname "$xos")")
+pack=(--program "$xos" --program /usr/bin/timeout --file "$work/run.sh=$work/run.sh")
+for file in "$build/lib/libxos-preload.so" "$build/lib/xos/xos-loader"; do pack+=(--file "$file=$file"); done
+for program in "${programs[@]}"; do pack+=(--program "$program"); done
+"${machine[@]}" "${pack[@]}" -- sh "$work/run.sh" "$xos" "${names[@]}"
