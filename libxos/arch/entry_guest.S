@@ -65,34 +65,32 @@ xos_\name\()_saved:
         jz      xos_\name\()_forward
         incq    %gs:XOS_AREA_LOCAL_COUNTS(,%rax,8)
 .L\name\()_local:
-        movq    %r11, %gs:XOS_AREA_FLAGS
         movq    %rsp, %gs:XOS_AREA_RSP
         movq    %gs:XOS_AREA_SYSCALL_STACK, %rsp
+        pushq   %r11
         pushq   %rdi
         pushq   %rsi
         pushq   %rdx
         pushq   %r8
         pushq   %r9
         pushq   %r10
-        movq    %rcx, %rax
-        movq    %r10, %rcx
-        call    *%rax
+        xchgq   %rcx, %r10
+        call    *%r10
         // From here on the call has happened: a signal finishes it (xos_..._tail to _end).
         .globl  xos_\name\()_tail
 xos_\name\()_tail:
         cmpq    $0, %gs:XOS_AREA_PENDING
         jne     .L\name\()_poll
 .L\name\()_restore:
-        movq    (%rsp), %r10
-        movq    8(%rsp), %r9
-        movq    16(%rsp), %r8
-        movq    24(%rsp), %rdx
-        movq    32(%rsp), %rsi
-        movq    40(%rsp), %rdi
+        popq    %r10
+        popq    %r9
+        popq    %r8
+        popq    %rdx
+        popq    %rsi
+        popq    %rdi
     .if \ring3
-        movq    %gs:XOS_AREA_FLAGS, %r11
+        popq    %r11
     .else
-        pushq   %gs:XOS_AREA_FLAGS
         popfq
     .endif
         movq    %gs:XOS_AREA_RIP, %rcx
@@ -181,7 +179,7 @@ xos_decline_local:
         popq    %rdx
         popq    %rsi
         popq    %rdi
-        movq    %gs:XOS_AREA_FLAGS, %r11
+        popq    %r11
         movq    %gs:XOS_AREA_RSP, %rsp
         cmpl    $0, %gs:XOS_AREA_IS_RING3
         je      xos_syscall_flat_forward

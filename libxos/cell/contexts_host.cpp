@@ -57,7 +57,8 @@ void fill_area(arch::guest_area& area, hva trap_stack, hva syscall_stack) {
     area.trap_stack_size = trap_stack_size;
     // The frame is 184 bytes: this aligns the dispatcher's call.
     area.trap_stack_top = trap_stack.value + trap_stack_size - 8;
-    area.syscall_stack_top = syscall_stack.value + syscall_stack_size;
+    // The entry pushes seven registers: this aligns the call behind them.
+    area.syscall_stack_top = syscall_stack.value + syscall_stack_size - 8;
 }
 
 outcome make_memory(context& c) {

@@ -18,13 +18,16 @@ void finish_call(const arch::guest_area& area, std::uint64_t result, general_reg
     r.rsp = area.rsp;
 }
 
-/// Restores what the SYSCALL entry pushed for a local call.
-void restore_arguments(const arch::guest_area& area, general_registers& r) {
+/// A local call has happened: its result is in RAX, and the SYSCALL entry has pushed the rest.
+void finish_local_call(const arch::guest_area& area, general_registers& r) {
     const auto saved = [&](unsigned slot) {
         return base::load<std::uint64_t>(area.syscall_stack_top - 8 * (slot + 1));
     };
-    r.rdi = saved(0), r.rsi = saved(1), r.rdx = saved(2);
-    r.r8 = saved(3), r.r9 = saved(4), r.r10 = saved(5);
+    r.rip = r.rcx = area.rip;
+    r.rflags = r.r11 = saved(0);
+    r.rsp = area.rsp;
+    r.rdi = saved(1), r.rsi = saved(2), r.rdx = saved(3);
+    r.r8 = saved(4), r.r9 = saved(5), r.r10 = saved(6);
 }
 
 enum class resolved { no, yes, not_here };
@@ -37,8 +40,7 @@ resolved resolve_syscall_stub(context& c, const syscall_stub& s, general_registe
         (r.rip == s.entry || r.rip == address_of(xos_syscall_ring3_local_sysret) ||
          r.rip == address_of(xos_syscall_ring3_forward_sysret));
     if (r.rip >= s.tail && r.rip < s.tail_end) {
-        restore_arguments(area, r);
-        finish_call(area, r.rax, r);
+        finish_local_call(area, r);
         return resolved::yes;
     }
     if (r.rip >= s.done) {
@@ -113,8 +115,7 @@ bool application_registers(context& c, general_registers& r) {
             return true;
         case position::local_call:
             r = c.cpu.read_registers();
-            restore_arguments(area, r);
-            finish_call(area, r.rax, r);
+            finish_local_call(area, r);
             return true;
         case position::trap:
         case position::trap_poll: {
