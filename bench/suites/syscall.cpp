@@ -24,14 +24,15 @@ void getppid_by_libc(std::uint64_t operations) {
 }
 
 /// Three instructions around each SYSCALL, so that the rest is the call.
-void getppid_tight(std::uint64_t operations) {
+template <int Number>
+void make_tight(std::uint64_t operations) {
     asm volatile(
         "1: movl %1, %%eax\n"
         "   syscall\n"
         "   decq %0\n"
         "   jnz 1b"
         : "+r"(operations)
-        : "i"(SYS_getppid)
+        : "i"(Number)
         : "rax", "rcx", "r11", "memory", "cc");
 }
 
@@ -167,11 +168,27 @@ const registration local({
     .suite = "syscall",
     .name = "getppid-local",
     .note = "the bare instruction, answered in the guest",
-    .linux_way = side{.where = place::outside, .run = getppid_tight},
+    .linux_way = side{.where = place::outside, .run = make_tight<SYS_getppid>},
     .xos_way = {.where = place::inside,
                 .setup = [] { answer_locally(SYS_getppid, constant); },
-                .run = getppid_tight,
+                .run = make_tight<SYS_getppid>,
                 .teardown = [] { answer_locally(SYS_getppid, nullptr); }},
+});
+
+const registration known_id({
+    .suite = "syscall",
+    .name = "getpid",
+    .note = "the same, by libxos: the answer lies ready",
+    .linux_way = side{.where = place::outside, .run = make_tight<SYS_getpid>},
+    .xos_way = {.where = place::inside, .run = make_tight<SYS_getpid>},
+});
+
+const registration known_user({
+    .suite = "syscall",
+    .name = "geteuid",
+    .note = "the same, an answer that can change",
+    .linux_way = side{.where = place::outside, .run = make_tight<SYS_geteuid>},
+    .xos_way = {.where = place::inside, .run = make_tight<SYS_geteuid>},
 });
 
 }  // namespace

@@ -26,8 +26,8 @@ namespace xos {
 using local_call = long (*)(long, long, long, long, long, long);
 
 /// From now on `number` is answered by `answer` on every thread inside; null gives the call back to
-/// Linux. A forked child goes on answering. Call on any thread, inside or outside, also before
-/// start().
+/// Linux, or to libxos, which answers a few calls inside itself (docs/syscalls.md). A forked child
+/// goes on answering. Call on any thread, inside or outside, also before start().
 /// @throws std::system_error bad_argument for a number above 511, or a call that libxos has to see
 ///         itself (clone, rt_sigreturn, exit, ...; docs/syscalls.md names them).
 void answer_locally(unsigned number, local_call answer);

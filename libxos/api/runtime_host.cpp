@@ -1,6 +1,7 @@
 #include "libxos/api/runtime.hpp"
 #include "libxos/forward/transports.hpp"
 #include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/local.hpp"
 #include "libxos/syscall/module_calls.hpp"
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/signals.hpp"
@@ -56,6 +57,7 @@ base::outcome start_runtime(const cell::start_options& options) {
                                     .choose_transport = forward::choose_transport,
                                     .landed_natively = syscall::landed_natively});
     if (!failed.ok()) return failed;
+    syscall::answer_inside(syscall::served::identity);
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0,
                                cell::the_cell.is_ring3() ? nullptr : touch};
     const bool automatic = options.process_arena == cell::automatic_size;

@@ -9,6 +9,22 @@
 
 namespace xos::arch {
 
+/// What Linux answers to a thread that asks who it is. A negative one is not known, and the call
+/// leaves the guest (syscall/identity_calls_host.cpp).
+struct thread_ids {
+    static constexpr std::int64_t unknown = -1;
+    /// Asked for once. The ids of users and groups become known when they are asked for again.
+    static constexpr std::int64_t asked_once = -2;
+    /// Linux may answer something else the next time.
+    static constexpr std::int64_t not_constant = -3;
+
+    std::int64_t process = unknown, thread = unknown;
+    std::int64_t user = unknown, effective_user = unknown;
+    std::int64_t group = unknown, effective_group = unknown;
+
+    void forget_credentials() { user = effective_user = group = effective_group = unknown; }
+};
+
 /// In `ring3` a vCPU has two of these: one for kernel-side code (GS after SWAPGS, out of the
 /// application's reach) and one for code at CPL 3. In the flat modes they are the same.
 struct guest_area {
@@ -40,6 +56,7 @@ struct guest_area {
     std::uint64_t is_ring3;      ///< set in the kernel's area of a vCPU in ring3
     std::uint64_t space;         ///< 0: the main address space
     std::uint64_t vcpu;          ///< its number
+    thread_ids ids;              ///< the thread's own
     // Counters. Plain increments suffice: only this vCPU writes them.
     alignas(64) std::uint64_t
         local_counts[XOS_SYSCALL_TABLE];  ///< system calls answered in the guest
@@ -84,6 +101,12 @@ static_assert(offsetof(guest_area, scratch) == XOS_AREA_SCRATCH);
 static_assert(offsetof(guest_area, leave_rsp) == XOS_AREA_LEAVE_RSP);
 static_assert(offsetof(guest_area, flush_wanted) == XOS_AREA_FLUSH_WANTED);
 static_assert(offsetof(guest_area, is_ring3) == XOS_AREA_IS_RING3);
+static_assert(offsetof(guest_area, ids.process) == XOS_AREA_PROCESS_ID);
+static_assert(offsetof(guest_area, ids.thread) == XOS_AREA_THREAD_ID);
+static_assert(offsetof(guest_area, ids.user) == XOS_AREA_USER);
+static_assert(offsetof(guest_area, ids.effective_user) == XOS_AREA_EFFECTIVE_USER);
+static_assert(offsetof(guest_area, ids.group) == XOS_AREA_GROUP);
+static_assert(offsetof(guest_area, ids.effective_group) == XOS_AREA_EFFECTIVE_GROUP);
 static_assert(offsetof(guest_area, local_counts) == XOS_AREA_LOCAL_COUNTS);
 static_assert(offsetof(trap_frame, rax) == XOS_FRAME_RAX);
 static_assert(offsetof(trap_frame, vector) == XOS_FRAME_VECTOR);

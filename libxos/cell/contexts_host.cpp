@@ -119,6 +119,7 @@ outcome make_vcpu(context& c) {
 void reset_for_thread(context& c) {
     c.begin_thread(the_cell.actions);
     clear_poll(c);
+    c.kernel_area->ids = {};
     c.stop_at_once(false);
     if (c.kernel_area->space) {
         c.kernel_area->space = 0;

@@ -83,6 +83,7 @@ void handle_port(context& c, unsigned port) {
             stopped_at(c, position::after_out, false);
             c.count(exit_kind::host_call);
             c.area->host_call(c.area->host_call_argument);
+            c.kernel_area->ids.forget_credentials();  // it may have made any call
             return;
         case XOS_PORT_KERNEL_CALL: {
             stopped_at(c, position::kernel_side, ring3);

@@ -227,6 +227,7 @@ void leave_parent(context* survivor, descriptor_table table) {
         cell.actions.copy_from(*survivor->signals.actions);
         survivor->signals.actions = &cell.actions;
     }
+    if (survivor) survivor->kernel_area->ids = {};
     for (unsigned i = 0; i < cell.contexts.count; i++) {
         context& c = cell.context_at(i);
         c.clear_statistics();

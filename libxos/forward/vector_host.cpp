@@ -4,6 +4,7 @@
 #include "libxos/forward/arguments.hpp"
 #include "libxos/forward/transports.hpp"
 #include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/local.hpp"
 #include "libxos/syscall/table.hpp"
 #include "libxos/syscall/trace.hpp"
 
@@ -60,7 +61,8 @@ bool may_be_in_vector(std::uint64_t number) {
         case __NR_setsockopt:
             return true;
         default:
-            return false;
+            return number < table_size && syscall::belongs_to(syscall::served::identity,
+                                                              static_cast<unsigned>(number));
     }
 }
 

@@ -94,6 +94,21 @@ long close_range(cell::context& c, const std::uint64_t* a);
 long getdents(cell::context& c, const std::uint64_t* a);
 long getdents64(cell::context& c, const std::uint64_t* a);
 
+// identity_calls_host.cpp
+long getpid(cell::context& c, const std::uint64_t* a);
+long gettid(cell::context& c, const std::uint64_t* a);
+long getuid(cell::context& c, const std::uint64_t* a);
+long geteuid(cell::context& c, const std::uint64_t* a);
+long getgid(cell::context& c, const std::uint64_t* a);
+long getegid(cell::context& c, const std::uint64_t* a);
+long setuid(cell::context& c, const std::uint64_t* a);
+long setgid(cell::context& c, const std::uint64_t* a);
+long setreuid(cell::context& c, const std::uint64_t* a);
+long setregid(cell::context& c, const std::uint64_t* a);
+long setresuid(cell::context& c, const std::uint64_t* a);
+long setresgid(cell::context& c, const std::uint64_t* a);
+long setns(cell::context& c, const std::uint64_t* a);
+long unshare(cell::context& c, const std::uint64_t* a);
 // probe_calls_host.cpp
 long probe_return(cell::context& c, const std::uint64_t* a);
 long perf_event_open(cell::context& c, const std::uint64_t* a);

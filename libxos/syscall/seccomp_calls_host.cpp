@@ -11,6 +11,7 @@
 #include "libxos/base/errno.hpp"
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/syscall/emulated.hpp"
+#include "libxos/syscall/local.hpp"
 #include "libxos/trap/signals.hpp"
 
 namespace xos::syscall {
@@ -54,22 +55,34 @@ void leave_for_good(context& c) {
     trap::leave_natively(c, c.saved);
 }
 
+/// A filter has its say about every call of the process from now on. Without a program there is
+/// none: that asks what Linux can do.
+long restrict(context& c, std::uint64_t number, const std::uint64_t* a, std::uint64_t program) {
+    leave_for_good(c);
+    if (c.stop.where == position::taken_back) return 0;
+    if (program) answer_outside(served::identity);
+    return forward(c, number, a);
+}
+
 }  // namespace
 
 long seccomp(context& c, const std::uint64_t* a) {
-    if (a[0] == SECCOMP_SET_MODE_STRICT || a[0] == SECCOMP_SET_MODE_FILTER) leave_for_good(c);
-    return c.stop.where == position::taken_back ? 0 : forward(c, __NR_seccomp, a);
+    const auto operation = static_cast<std::uint32_t>(a[0]);
+    if (operation == SECCOMP_SET_MODE_STRICT || operation == SECCOMP_SET_MODE_FILTER)
+        return restrict(c, __NR_seccomp, a, a[2]);
+    return forward(c, __NR_seccomp, a);
 }
 
 long prctl(context& c, const std::uint64_t* a) {
-    if (a[0] == PR_SET_SECCOMP) leave_for_good(c);
-    if (a[0] == PR_SET_VMA) return name_memory(c, a);
-    if (a[0] == PR_SET_TSC && a[1] == PR_TSC_SIGSEGV) {
+    const auto option = static_cast<std::uint32_t>(a[0]);
+    if (option == PR_SET_SECCOMP) return restrict(c, __NR_prctl, a, a[2]);
+    if (option == PR_SET_VMA) return name_memory(c, a);
+    if (option == PR_SET_TSC && a[1] == PR_TSC_SIGSEGV) {
         report_refusal(__NR_prctl, "prctl(PR_SET_TSC, PR_TSC_SIGSEGV)",
                        "the guest reads the time stamp counter itself");
         return -base::error::inval;
     }
-    return c.stop.where == position::taken_back ? 0 : forward(c, __NR_prctl, a);
+    return forward(c, __NR_prctl, a);
 }
 
 }  // namespace xos::syscall

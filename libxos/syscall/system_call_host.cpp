@@ -79,6 +79,20 @@ struct emulation_list {
         by_number[__NR_getrlimit] = getrlimit;
         by_number[__NR_setrlimit] = setrlimit;
         by_number[__NR_prlimit64] = prlimit64;
+        by_number[__NR_getpid] = getpid;
+        by_number[__NR_gettid] = gettid;
+        by_number[__NR_getuid] = getuid;
+        by_number[__NR_geteuid] = geteuid;
+        by_number[__NR_getgid] = getgid;
+        by_number[__NR_getegid] = getegid;
+        by_number[__NR_setuid] = setuid;
+        by_number[__NR_setgid] = setgid;
+        by_number[__NR_setreuid] = setreuid;
+        by_number[__NR_setregid] = setregid;
+        by_number[__NR_setresuid] = setresuid;
+        by_number[__NR_setresgid] = setresgid;
+        by_number[__NR_setns] = setns;
+        by_number[__NR_unshare] = unshare;
     }
 };
 

@@ -112,6 +112,8 @@ bool probe_has_stepped(int signal, const kernel_siginfo& info, const kernel_ucon
 [[noreturn]] void landed_from_step(context& c, int signal, kernel_siginfo* info, kernel_ucontext& u,
                                    std::uint64_t probed) {
     u.rflags &= ~arch::rflags::trap;
+    // It may have been an INT 80h that changed them.
+    c.kernel_area->ids.forget_credentials();
     if (probed && arch::read_fs_base() != c.cpu.read_special().fs.base)
         c.cpu.write_fs(arch::read_fs_base());
     const bool finished = (signal == cell::sig_trap && info->code == trap_trace) ||

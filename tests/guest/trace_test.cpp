@@ -168,6 +168,29 @@ TEST_CASE("trace: what is answered inside is logged from there") {
     CHECK(log.of("munmap(0x3, 5) = -1 EINVAL <emulated").size() == 1);
 }
 
+TEST_CASE("trace: ids are logged from where they were answered") {
+    int right = 0;
+    const auto log = traced([&] {
+        for (int i = 0; i < 3; i++) {
+            right += ::syscall(SYS_getpid) == getpid();
+            right += ::syscall(SYS_geteuid) == 0;
+        }
+        answer_locally(SYS_getpid,
+                       [] [[gnu::target("general-regs-only")]] (long, long, long, long, long,
+                                                                long) -> long { return 1; });
+        right += ::syscall(SYS_getpid) == 1;
+        answer_locally(SYS_getpid, nullptr);
+        right += ::syscall(SYS_getpid) != 1;
+    });
+    INFO(log);
+    const std::string pid = "getpid() = " + std::to_string(getpid());
+    CHECK(right == 8);
+    CHECK(log.of(pid + " <emulated").size() == 1);
+    CHECK(log.of(pid + " <local").size() >= 3);
+    CHECK(log.of("geteuid() = 0 <emulated").size() == 2);
+    CHECK(log.of("geteuid() = 0 <local").size() == 1);
+}
+
 TEST_CASE("trace: threads and forked processes write whole lines under their own numbers") {
     constexpr unsigned threads = 6, times = 50;
     std::vector<int> ids(threads);

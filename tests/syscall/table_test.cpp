@@ -164,9 +164,18 @@ TEST_CASE("libxos emulates exactly the calls that touch what it owns") {
                                                                  "set_mempolicy_home_node",
                                                                  "perf_event_open",
                                                                  "uprobe",
-                                                                 "uretprobe"});
+                                                                 "uretprobe",
+                                                                 "setuid",
+                                                                 "setgid",
+                                                                 "setreuid",
+                                                                 "setregid",
+                                                                 "setresuid",
+                                                                 "setresgid",
+                                                                 "setns",
+                                                                 "unshare"});
     CHECK(names_with(handling::inside_emulate) ==
-          std::set<std::string>{"mmap", "mprotect", "munmap", "mremap", "madvise"});
+          std::set<std::string>{"mmap", "mprotect", "munmap", "mremap", "madvise", "getpid",
+                                "gettid", "getuid", "geteuid", "getgid", "getegid"});
     CHECK(names_with(handling::inside_forward) == std::set<std::string>{"brk"});
     CHECK(names_with(handling::refuse) == std::set<std::string>{"modify_ldt", "ioperm", "iopl"});
 }
