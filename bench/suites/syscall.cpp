@@ -8,7 +8,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <stdexcept>
 #include <system_error>
+#include <vector>
+#include <xos/batch.hpp>
 #include <xos/syscall.hpp>
 
 #include "bench/harness.hpp"
@@ -48,6 +51,23 @@ void getppid_by_vector(std::uint64_t operations) {
             if (more < 0) throw std::system_error(errno, std::system_category(), "vector");
             made += static_cast<std::uint64_t>(more);
         }
+        operations -= n;
+    }
+}
+
+/// The same by the public interface, and every result is looked at.
+void getppid_by_batch(std::uint64_t operations) {
+    constexpr std::uint64_t length = 32;
+    static batch calls;
+    static std::vector<operation<long>> queued;
+    while (operations) {
+        const std::uint64_t n = operations < length ? operations : length;
+        for (std::uint64_t i = 0; i < n; i++) queued.push_back(calls.call(SYS_getppid));
+        calls.submit();
+        for (const auto& o : queued)
+            if (o.result().value() < 0) throw std::logic_error("getppid() failed");
+        queued.clear();
+        calls.clear();
         operations -= n;
     }
 }
@@ -149,6 +169,27 @@ const registration vector_by_module({
     .note = "a call of 32 made by one doorbell of the module",
     .linux_way = side{.where = place::outside, .run = getppid_by_libc},
     .xos_way = {.where = place::inside, .run = getppid_by_vector},
+    .counted_operations = 320,
+    .way = transport::module,
+});
+
+const registration batch_by_exit({
+    .suite = "syscall",
+    .name = "batch-32-exit",
+    .note = "a call of an xos::batch of 32, made by one exit; on Linux a plain call",
+    .linux_way = side{.where = place::outside, .run = getppid_by_libc},
+    .xos_way = {.where = place::inside, .run = getppid_by_batch},
+    .counted_operations = 320,
+    .way = transport::exit,
+    .others = {{"batch outside", {.where = place::outside, .run = getppid_by_batch}}},
+});
+
+const registration batch_by_module({
+    .suite = "syscall",
+    .name = "batch-32-module",
+    .note = "a call of an xos::batch of 32, made by one doorbell of the module",
+    .linux_way = side{.where = place::outside, .run = getppid_by_libc},
+    .xos_way = {.where = place::inside, .run = getppid_by_batch},
     .counted_operations = 320,
     .way = transport::module,
 });

@@ -95,6 +95,9 @@ enum class errc {
     range_taken,
     /// (EBUSY) The space has separated this view already.
     already_separated,
+    /// (EINPROGRESS) The result of a call of a batch was asked for before submit(), or after
+    /// clear().
+    not_submitted,
 };
 
 /// The category of these codes. Its name is "xos".

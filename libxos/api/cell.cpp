@@ -11,6 +11,7 @@
 #include <string_view>
 #include <xos/cell.hpp>
 
+#include "libxos/api/call_blocks.hpp"
 #include "libxos/api/errors.hpp"
 #include "libxos/api/rseq.hpp"
 #include "libxos/api/runtime.hpp"
@@ -86,6 +87,7 @@ void start(const cell_options& options) {
                                       .transport = options.transport,
                                       .native_children = options.native_children});
     if (!failed.ok()) api::raise(failed);
+    api::reserve_call_blocks();
     const char* quiet = std::getenv("XOS_QUIET");
     the_cell.reports.quiet = quiet && quiet == std::string_view("1");
     the_cell.call_handler_outside = api::call_handler_outside;

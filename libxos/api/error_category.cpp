@@ -68,6 +68,8 @@ meaning meaning_of(errc e) {
             return {"range taken", std::errc::file_exists};
         case errc::already_separated:
             return {"already separated", std::errc::device_or_resource_busy};
+        case errc::not_submitted:
+            return {"not submitted", std::errc::operation_in_progress};
     }
     return {"unknown", std::errc::io_error};
 }

@@ -50,6 +50,9 @@ xos_continue_in_host:
 // ---- a call's number and first five arguments, from R11
 .macro LOAD_CALL
         movq    (%r11), %rax
+        LOAD_ARGUMENTS
+.endm
+.macro LOAD_ARGUMENTS
         movq    8(%r11), %rdi
         movq    16(%r11), %rsi
         movq    24(%r11), %rdx
@@ -80,6 +83,17 @@ xos_forward_taken_back:
         movq    $-512, %rax             // -ERESTARTSYS: never a result the kernel shows
         popq    %rbx
         ret
+
+// ---- long xos_forward_as(context*, const call*, number): the same, whatever number the call has
+        .globl  xos_forward_as
+xos_forward_as:
+        pushq   %rbx
+        movq    %rdi, %rbx
+        movq    %rsi, %r11
+        movq    %rdx, %rax
+        LOAD_ARGUMENTS
+        movq    48(%r11), %r9
+        jmp     xos_forward_check
 
 // ---- long xos_clone(call, child context or null): with a context the child starts its run loop. The call
 // is {number, five arguments}.

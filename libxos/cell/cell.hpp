@@ -280,6 +280,7 @@ extern "C" {
 void xos_switch_to_guest(xos::cell::context*);
 [[noreturn]] void xos_continue_in_host(std::uint64_t rsp, std::uint32_t* busy, std::uint64_t mask);
 long xos_forward(xos::cell::context*, const std::uint64_t* call);
+long xos_forward_as(xos::cell::context*, const std::uint64_t* call, std::uint64_t number);
 long xos_clone(const std::uint64_t* call, xos::cell::context* child);
 [[noreturn]] void xos_end_thread(std::uint32_t* busy, long status);
 [[noreturn]] void xos_sigreturn(void* frame);

@@ -45,9 +45,8 @@ class call_array {
 };
 static_assert(sizeof(xos_call) * XOS_VECTOR_MAX <= 16384, "a quarter of the loop stack");
 
-/// Whether a call that libxos carries out itself may be in a vector: it returns to its caller, and
-/// moves neither the thread nor the memory that kernel-side code answers for.
-bool may_be_in_vector(std::uint64_t number) {
+/// Of calls that libxos carries out itself.
+bool own_call_returns(std::uint64_t number) {
     switch (number) {
         case __NR_close:
         case __NR_close_range:
@@ -72,7 +71,7 @@ long make(context& c, const std::uint64_t* call) {
     const std::uint64_t number = call[0];
     const std::uint64_t counted = number < table_size ? number : table_size - 1;
     if (const auto emulate = syscall::emulation_of(number)) [[unlikely]] {
-        if (!may_be_in_vector(number)) return -base::error::nosys;
+        if (!own_call_returns(number)) return -base::error::nosys;
         c.statistics.emulated[counted]++;
         return emulate(c, call + 1);
     }
@@ -88,6 +87,10 @@ long make(context& c, const std::uint64_t* call) {
 
 }  // namespace
 
+bool may_be_in_vector(std::uint64_t number) {
+    return number != XOS_NR_VECTOR && (!syscall::emulation_of(number) || own_call_returns(number));
+}
+
 long calls_by_exit(context& c, const std::uint64_t* a) {
     const std::uint64_t count = a[1], flags = a[2];
     if (count > XOS_VECTOR_MAX || flags & ~std::uint64_t{XOS_VECTOR_STOP_AT_ERROR})
@@ -96,22 +99,36 @@ long calls_by_exit(context& c, const std::uint64_t* a) {
     call_array calls(a[0], count);
     if (!calls.is_readable()) return -base::error::fault;
     c.statistics.vector_exits++;
+    const bool stops = flags & XOS_VECTOR_STOP_AT_ERROR;
+    const bool logged = syscall::tracing();
     std::uint64_t made = 0;
     while (made < count) {
-        // A copy, because another thread may write to the array meanwhile. Linux looks at 32 bits of
-        // the number.
-        std::uint64_t call[7];
-        base::copy_words(call, &calls[made], sizeof call);
-        call[0] = static_cast<std::uint32_t>(call[0]);
-        const long result =
-            syscall::tracing() ? syscall::trace_one_of_vector(c, call, make) : make(c, call);
-        if (c.stop.where == position::taken_back) {
-            // The application rings again for the rest, once the signal has been handled.
-            if (made != 0) c.stop.where = position::system_call;
-            break;
+        xos_call& next = calls[made];
+        // Read once, because another thread may write to the array meanwhile. Linux looks at 32
+        // bits of it.
+        const auto number =
+            static_cast<std::uint32_t>(__atomic_load_n(&next.number, __ATOMIC_RELAXED));
+        long result;
+        if (number < table_size && syscall::made_as_it_is[number] && !logged) [[likely]] {
+            result = xos_forward_as(&c, reinterpret_cast<const std::uint64_t*>(&next), number);
+            if (result == cell::taken_back) [[unlikely]] {
+                // The application rings again for the rest, once the signal has been handled.
+                if (made == 0) c.stop.where = position::taken_back;
+                break;
+            }
+            c.statistics.forwarded[number]++;
+        } else {
+            std::uint64_t call[7] = {number};
+            base::copy_words(call + 1, next.arguments, sizeof next.arguments);
+            result = logged ? syscall::trace_one_of_vector(c, call, make) : make(c, call);
+            if (c.stop.where == position::taken_back) {
+                if (made != 0) c.stop.where = position::system_call;
+                break;
+            }
         }
-        calls[made++].result = result;
-        if (result < 0 && flags & XOS_VECTOR_STOP_AT_ERROR) break;
+        next.result = result;
+        made++;
+        if (result < 0 && stops) break;
         if (c.signals.pending) break;
     }
     c.statistics.vector_calls += made;

@@ -178,6 +178,13 @@ static_assert(names_are_unique());
 
 constexpr std::array<looked_at, table_size> arguments_to_look_at = find_arguments_to_look_at();
 
+constexpr std::array<bool, table_size> made_as_it_is = [] {
+    std::array<bool, table_size> found{};
+    for (unsigned number : numbers)
+        found[number] = !is_own(table[number].handling) && !arguments_to_look_at[number].any();
+    return found;
+}();
+
 constexpr std::array<std::uint32_t, XOS_CALLS> module_calls = list_module_calls();
 
 const call_facts& lookup(unsigned number) noexcept {

@@ -87,6 +87,9 @@ struct looked_at {
     constexpr bool any() const { return descriptors || memory || unknown; }
 };
 extern const std::array<looked_at, table_size> arguments_to_look_at;
+/// By number: whether Linux gets the call as it is, and libxos neither carries it out nor looks at
+/// its arguments.
+extern const std::array<bool, table_size> made_as_it_is;
 
 /// The number of the call that Linux names `__NR_` + name. Searches the whole table.
 std::optional<unsigned> number_of(std::string_view name) noexcept;

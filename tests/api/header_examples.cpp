@@ -1,8 +1,10 @@
 // The examples in the comments of the public headers, as they stand there: they compile.
-#include <sys/syscall.h>
 
+#include <array>
+#include <array>
 #include <cstdio>
 #include <vector>
+#include <xos/batch.hpp>
 #include <xos/cell.hpp>
 #include <xos/error.hpp>
 #include <xos/syscall.hpp>
@@ -19,7 +21,20 @@ static int count_cpus(const char*) {
 static xos::verdict give_page(xos::trap_frame&, void*) {
     return xos::verdict::pass;
 }
+static void use(std::string_view) {}
+static void copy_line(xos::batch& calls, int from, int to, std::string text) {
+    std::array<char, 512> line;
+    const auto got = calls.read(from, line);            // borrowed: `line` must live until submit()
+    const auto put = calls.write(to, std::move(text));  // owned: a std::string, given back later
+    calls.link().fsync(to);                             // only if all of the text was written
+    calls.submit();
+    use({line.data(), got.result().value()});  // throws if read(2) failed
+    text = put.take();
+    calls.clear();  // for the next turn, with the same memory
+}
 int main() {
+    xos::batch calls;
+    copy_line(calls, 0, 1, "text");
     xos::answer_locally(SYS_getpid, answer_getpid);
     try {
         xos::start();
