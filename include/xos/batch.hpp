@@ -390,7 +390,8 @@ class batch {
 template <class T>
 xos::result<T> operation<T>::result() const {
     const std::int64_t r = batch_->result_of(index_, generation_);
-    if (r < 0 && r >= -4095) return std::error_code(static_cast<int>(-r), std::generic_category());
+    if (r < 0 && r >= -4095) [[unlikely]]
+        return std::error_code(static_cast<int>(-r), std::generic_category());
     if constexpr (std::is_void_v<T>)
         return {};
     else

@@ -118,6 +118,8 @@ long calls_by_exit(context& c, const std::uint64_t* a) {
             }
             c.statistics.forwarded[number]++;
         } else {
+            // What xos_forward_as looks at; libxos's own calls do not.
+            if (made != 0 && c.signals.pending) break;
             std::uint64_t call[7] = {number};
             base::copy_words(call + 1, next.arguments, sizeof next.arguments);
             result = logged ? syscall::trace_one_of_vector(c, call, make) : make(c, call);
@@ -129,7 +131,6 @@ long calls_by_exit(context& c, const std::uint64_t* a) {
         next.result = result;
         made++;
         if (result < 0 && stops) break;
-        if (c.signals.pending) break;
     }
     c.statistics.vector_calls += made;
     if (!calls.store_results(made)) return -base::error::fault;
