@@ -182,20 +182,24 @@ command memcached(std::uint16_t port) {
             std::to_string(port),      "-U", "0",    "-t", "2"};
 }
 
-command kvd(std::uint16_t port, const char* engine) {
+command kvd(std::uint16_t port, const char* engine, const char* way) {
     const cell_options& o = options_of_cell();
     return {find_program("kvd-static"),
             "--port",
             std::to_string(port),
             std::string("--engine=") + engine,
+            std::string("--io=") + way,
             std::string("--mode=") + name(o.mode),
             std::string("--transport=") + name(o.transport)};
 }
 command kvd_natively(std::uint16_t port) {
-    return kvd(port, "linux");
+    return kvd(port, "linux", "epoll");
 }
 command kvd_in_a_cell(std::uint16_t port) {
-    return kvd(port, "cell");
+    return kvd(port, "cell", "epoll");
+}
+command kvd_in_batches(std::uint16_t port) {
+    return kvd(port, "cell", "batch");
 }
 
 std::uint64_t exits_of_kvd(const running_server& s) {
@@ -230,6 +234,8 @@ const server kvd_get_natively{"kvd-static", kvd_natively, set, ok, get, value_en
                               connections,  SIGTERM};
 const server kvd_get_in_a_cell{"kvd-static", kvd_in_a_cell, set, ok, get, value_end, 1,
                                connections,  SIGTERM};
+const server kvd_get_in_batches{"kvd-static", kvd_in_batches, set, ok, get, value_end, 1,
+                                connections,  SIGTERM};
 
 // The shell is no server: what a statement takes is the difference between a long input and a short
 // one, each from the program's start to its end.
@@ -290,6 +296,21 @@ void tell_in_a_cell() {
     remove_scratch();
 }
 
+template <const server& InACell>
+registration example(const char* name, const char* note) {
+    return registration(counted(name, note,
+                                {.where = place::own_process,
+                                 .setup = start<kvd_get_natively>,
+                                 .measure = count_load<silent>,
+                                 .teardown = stop},
+                                {.where = place::own_process,
+                                 .setup = start<InACell>,
+                                 .measure = count_load<&told_by_kvd>,
+                                 .teardown = stop,
+                                 .exits = exits},
+                                {"kvd-static", nullptr}));
+}
+
 const registration rows[] = {
     unmodified<redis_get>("redis-get", "GET by 20 connections; the client included",
                           "redis-server"),
@@ -309,17 +330,9 @@ const registration rows[] = {
                           .teardown = tell_in_a_cell,
                           .exits = exits},
                          {"sqlite3", "sqlite3"})),
-    registration(counted("kvd-get", "GET by 20 connections; the client included",
-                         {.where = place::own_process,
-                          .setup = start<kvd_get_natively>,
-                          .measure = count_load<silent>,
-                          .teardown = stop},
-                         {.where = place::own_process,
-                          .setup = start<kvd_get_in_a_cell>,
-                          .measure = count_load<&told_by_kvd>,
-                          .teardown = stop,
-                          .exits = exits},
-                         {"kvd-static", nullptr})),
+    example<kvd_get_in_a_cell>("kvd-get", "GET by 20 connections; the client included"),
+    example<kvd_get_in_batches>("kvd-get-batch",
+                                "the same, inside with --io=batch, on Linux with --io=epoll"),
 };
 
 }  // namespace

@@ -18,17 +18,29 @@ connection::~connection() {
     host_.counted.clients.fetch_sub(1, std::memory_order_relaxed);
 }
 
+std::span<char> connection::room() {
+    if (phase_ != phase::open) return {};
+    const auto all = in_.prepare(std::clamp(in_.missing(), usual_read, largest_read));
+    return all.first(std::min(all.size(), largest_read));
+}
+
+bool connection::received(std::ptrdiff_t result) {
+    if (result > 0)
+        in_.commit(static_cast<std::size_t>(result));
+    else if (result == 0)
+        phase_ = phase::half_closed;
+    return result >= 0 || result == -EAGAIN || result == -EINTR;
+}
+
+bool connection::sent(std::ptrdiff_t result) {
+    if (result > 0) out_.consume(static_cast<std::size_t>(result));
+    return result >= 0 || result == -EAGAIN || result == -EINTR;
+}
+
 waiting_for connection::on_readable(time_point now) {
-    if (phase_ == phase::open) {
-        const auto room = in_.prepare(std::clamp(in_.missing(), usual_read, largest_read));
-        const ssize_t got =
-            ::recv(socket_.get(), room.data(), std::min(room.size(), largest_read), 0);
-        if (got > 0)
-            in_.commit(static_cast<std::size_t>(got));
-        else if (got == 0)
-            phase_ = phase::half_closed;
-        else if (errno != EAGAIN && errno != EINTR)
-            return waiting_for::nothing;
+    if (const auto to = room(); !to.empty()) {
+        const ssize_t got = ::recv(socket_.get(), to.data(), to.size(), 0);
+        if (!received(got < 0 ? -errno : got)) return waiting_for::nothing;
     }
     return pump(now);
 }
@@ -41,11 +53,11 @@ waiting_for connection::pump(time_point now) {
     for (;;) {
         const backlog commands = execute_some(now);
         switch (send_replies()) {
-            case sent::failed:
+            case progress::failed:
                 return waiting_for::nothing;
-            case sent::some:
+            case progress::some:
                 return waiting_for::output;
-            case sent::all:
+            case progress::all:
                 break;
         }
         if (commands == backlog::remains) continue;
@@ -75,17 +87,13 @@ connection::backlog connection::execute_some(time_point now) {
     return phase_ == phase::ending ? backlog::none : commands;
 }
 
-connection::sent connection::send_replies() {
+connection::progress connection::send_replies() {
     while (!out_.empty()) {
         const ssize_t taken = ::send(socket_.get(), out_.data(), out_.size(), MSG_NOSIGNAL);
-        if (taken >= 0)
-            out_.consume(static_cast<std::size_t>(taken));
-        else if (errno == EAGAIN)
-            return sent::some;
-        else if (errno != EINTR)
-            return sent::failed;
+        if (taken < 0 && errno == EAGAIN) return progress::some;
+        if (!sent(taken < 0 ? -errno : taken)) return progress::failed;
     }
-    return sent::all;
+    return progress::all;
 }
 
 }  // namespace kvd

@@ -56,6 +56,8 @@ void allow_many_descriptors() {
 void declare(CLI::App& app, options& o) {
     static const std::map<std::string, engine> engines{{"linux", engine::linux_only},
                                                        {"cell", engine::cell}};
+    static const std::map<std::string, kvd::io> ways{{"epoll", kvd::io::epoll},
+                                                     {"batch", kvd::io::batch}};
     std::map<std::string, xos::mode> modes;
     for (const auto m : {xos::mode::automatic, xos::mode::ring0, xos::mode::ring3, xos::mode::pvm})
         modes.emplace(xos::name(m), m);
@@ -69,6 +71,9 @@ void declare(CLI::App& app, options& o) {
         ->transform(CLI::CheckedTransformer(modes));
     app.add_option("--transport", o.transport, "how calls reach Linux: auto, exit or module")
         ->transform(CLI::CheckedTransformer(transports));
+    app.add_option("--io", o.server.way,
+                   "system calls one by one (epoll, the default) or in batches (batch)")
+        ->transform(CLI::CheckedTransformer(ways));
     app.add_option("--bind", o.server.address, "numeric address to listen on (default 127.0.0.1)");
     app.add_option("--port", o.server.port, "port; 0, the default, chooses a free one");
     app.add_option("--threads", o.server.threads, "worker threads (default 1)")

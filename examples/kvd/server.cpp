@@ -94,7 +94,7 @@ server::server(const server_options& options)
       listener_{listen_on(options.address, options.port)} {
     service_.self.port = port_of(listener_.get());
     for (unsigned i = 0; i < options.threads; ++i)
-        workers_.push_back(std::make_unique<worker>(service_));
+        workers_.push_back(std::make_unique<worker>(service_, options.way));
 
     const sigset_t set = termination_signals();
     signals_ = unique_fd{require(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd")};

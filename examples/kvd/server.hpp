@@ -15,6 +15,7 @@ struct server_options {
     std::string address = "127.0.0.1";  ///< numeric, IPv4 or IPv6
     std::uint16_t port = 0;             ///< 0: the kernel chooses
     unsigned threads = 1;
+    io way = io::epoll;
     std::string engine;  ///< what INFO says
     std::string mode;
     std::function<crossings()> count_crossings;

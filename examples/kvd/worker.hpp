@@ -12,6 +12,7 @@
 #include <memory>
 #include <unordered_map>
 #include <vector>
+#include <xos/batch.hpp>
 
 #include "connection.hpp"
 #include "service.hpp"
@@ -22,9 +23,15 @@ namespace kvd {
 /// The time now, in the store's resolution.
 time_point read_clock() noexcept;
 
+/// How a worker makes its system calls.
+enum class io {
+    epoll,  ///< one after another
+    batch,  ///< those of all ready connections at once: two crossings a turn of the loop
+};
+
 class worker {
   public:
-    explicit worker(service& host);
+    worker(service& host, io way);
 
     /// Calls `ready()` whenever `fd` is readable. Before run(), or from the worker's own thread.
     void watch(int fd, std::function<void()> ready);
@@ -46,6 +53,10 @@ class worker {
     struct client {
         std::unique_ptr<connection> talk;
         waiting_for registered;
+        // For io::batch.
+        bool replies = false;  ///< in replying_
+        bool listed = false;   ///< in readable_
+        bool hungry = false;   ///< there may be something to receive
     };
     using client_map = std::unordered_map<int, client>;
     struct watched {
@@ -56,6 +67,16 @@ class worker {
     static constexpr milliseconds drain_limit{2000};
 
     int wait(milliseconds limit);
+    void turn(milliseconds limit);
+    void turn_in_batches(milliseconds limit);
+    int send_and_wait(milliseconds limit);
+    void find_readable(int count);
+    void receive(time_point now);
+    void carry_out(client_map::iterator at, time_point now);
+    void list(client& who);
+    void end(client_map::iterator at);
+    bool handle_watched(int fd);
+    client_map::iterator meet(int fd, waiting_for registered);
     void dispatch(int fd, std::uint32_t happened, time_point now);
     void serve(client_map::iterator at, std::uint32_t happened, time_point now);
     void settle(client_map::iterator at, waiting_for next);
@@ -69,6 +90,18 @@ class worker {
     client_map clients_;
     std::function<milliseconds(time_point)> tick_;
     std::vector<epoll_event> events_;
+
+    // For io::batch.
+    struct transfer {
+        int fd;
+        xos::operation<std::size_t> call;
+        std::size_t room;
+    };
+    io way_;
+    xos::batch calls_;
+    std::vector<transfer> transfers_;
+    std::vector<int> replying_, readable_;
+    std::vector<int> ended_;  ///< in this turn: events may still name them
 };
 
 }  // namespace kvd
