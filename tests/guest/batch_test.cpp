@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <fstream>
 #include <numeric>
 #include <xos/batch.hpp>
 #include <xos/stats.hpp>
@@ -104,13 +103,6 @@ std::string refused(Body body) {
         return e.code().message();
     }
     return "nothing";
-}
-
-bool asleep(int thread) {
-    std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
-    std::string text((std::istreambuf_iterator<char>(file)), {});
-    const auto end = text.rfind(')');
-    return end != text.npos && text.compare(end, 3, ") S") == 0;
 }
 
 std::atomic<int> handled = 0;

@@ -120,25 +120,33 @@ TEST_CASE("the time stamp counter is the host's") {
     CHECK(between);
 }
 
+/// Calls f(cpu) on each of the first four processors that the thread may run on.
+template <class F>
+static void on_each_processor(F f) {
+    cpu_set_t all;
+    sched_getaffinity(0, sizeof all, &all);
+    for (int cpu = 0; cpu < 4; cpu++) {
+        if (!CPU_ISSET(cpu, &all)) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        sched_setaffinity(0, sizeof one, &one);
+        f(cpu);
+    }
+    sched_setaffinity(0, sizeof all, &all);
+}
+
 TEST_CASE("getcpu names the processor that the thread runs on") {
     same([] {
         std::vector<int> wrong;
-        cpu_set_t all;
-        sched_getaffinity(0, sizeof all, &all);
-        for (int cpu = 0; cpu < 4; cpu++) {
-            if (!CPU_ISSET(cpu, &all)) continue;
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            sched_setaffinity(0, sizeof one, &one);
+        on_each_processor([&](int cpu) {
             unsigned by_vdso = 99, by_call = 99;
             getcpu(&by_vdso, nullptr);
             syscall(SYS_getcpu, &by_call, nullptr, nullptr);
             if (sched_getcpu() != cpu) wrong.push_back(1000 + cpu);
             if (by_vdso != static_cast<unsigned>(cpu)) wrong.push_back(2000 + cpu);
             if (by_call != static_cast<unsigned>(cpu)) wrong.push_back(3000 + cpu);
-        }
-        sched_setaffinity(0, sizeof all, &all);
+        });
         return wrong;
     });
 }
@@ -153,22 +161,14 @@ static unsigned processor_register() {
 TEST_CASE("a forked child knows its processor") {
     same([] {
         std::vector<int> answers;
-        cpu_set_t all;
-        sched_getaffinity(0, sizeof all, &all);
-        for (int cpu = 0; cpu < 4; cpu++) {
-            if (!CPU_ISSET(cpu, &all)) continue;
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            sched_setaffinity(0, sizeof one, &one);
+        on_each_processor([&](int) {
             answers.push_back(static_cast<int>(processor_register()));
             const int pid = fork();
             if (pid == 0) _exit(static_cast<int>(processor_register()));
             int status = -1;
             waitpid(pid, &status, 0);
             answers.push_back(status);
-        }
-        sched_setaffinity(0, sizeof all, &all);
+        });
         return answers;
     });
 }

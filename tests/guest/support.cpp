@@ -8,6 +8,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 #include <ostream>
 #include <system_error>
@@ -36,6 +38,13 @@ std::string describe(int status) {
     if (WIFEXITED(status)) return "exit " + std::to_string(WEXITSTATUS(status));
     if (!WIFSIGNALED(status)) return "status " + std::to_string(status);
     return (WCOREDUMP(status) ? "core " : "signal ") + std::to_string(WTERMSIG(status));
+}
+
+bool asleep(int thread) {
+    std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    const auto end = text.rfind(')');
+    return end != text.npos && text.compare(end, 3, ") S") == 0;
 }
 
 std::string status_of(int pid) {

@@ -72,6 +72,9 @@ std::string describe(int status);
 /// waitpid that gives up, and kills the child, after ten seconds.
 std::string status_of(int pid);
 
+/// Whether a thread of this process waits in Linux (state S of /proc).
+bool asleep(int thread);
+
 /// Yields until `condition` holds, ten seconds at most; whether it does. Uses no signal and no
 /// timer.
 template <class Condition>

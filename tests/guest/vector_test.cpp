@@ -4,7 +4,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <fstream>
 #include <xos/stats.hpp>
 
 #include "kmod/xos_uapi.h"
@@ -36,13 +35,6 @@ std::vector<long> results(const std::vector<xos_call>& calls) {
     std::vector<long> r;
     for (const auto& c : calls) r.push_back(c.result);
     return r;
-}
-
-bool asleep(int thread) {
-    std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
-    std::string text((std::istreambuf_iterator<char>(file)), {});
-    const auto end = text.rfind(')');
-    return end != text.npos && text.compare(end, 3, ") S") == 0;
 }
 
 std::atomic<int> handled = 0;
