@@ -166,22 +166,6 @@ registration unmodified(const char* name, const char* note, const char* package)
                                 {S.program, package}));
 }
 
-command redis(std::uint16_t port) {
-    return {find_program("redis-server"),
-            "--port",
-            std::to_string(port),
-            "--save",
-            "",
-            "--bind",
-            "127.0.0.1",
-            "--daemonize",
-            "no"};
-}
-command memcached(std::uint16_t port) {
-    return {find_program("memcached"), "-u", "root", "-l", "127.0.0.1", "-p",
-            std::to_string(port),      "-U", "0",    "-t", "2"};
-}
-
 command kvd(std::uint16_t port, const char* engine, const char* way) {
     const cell_options& o = options_of_cell();
     return {find_program("kvd-static"),
@@ -222,7 +206,7 @@ const server redis_get{"redis-server", redis, set, ok, get, value_end, 1, connec
 const server redis_set{"redis-server", redis, {}, {}, set, ok, 1, connections, SIGTERM};
 const server redis_set_p16{"redis-server", redis, {}, {}, set, ok, 16, connections, SIGTERM};
 const server memcached_get{"memcached",
-                           memcached,
+                           memcached<2>,
                            "set key 0 0 10\r\n0123456789\r\n",
                            "STORED\r\n",
                            "get key\r\n",

@@ -78,21 +78,6 @@ void add_row(const char* name, const char* note) {
                   .only_in = unit::time});
 }
 
-command redis(std::uint16_t port) {
-    return {find_program("redis-server"),
-            "--port",
-            std::to_string(port),
-            "--save",
-            "",
-            "--bind",
-            "127.0.0.1",
-            "--daemonize",
-            "no"};
-}
-command memcached(std::uint16_t port) {
-    return {find_program("memcached"), "-u", "root", "-l", "127.0.0.1", "-p",
-            std::to_string(port),      "-U", "0",    "-t", "4"};
-}
 command nginx(std::uint16_t port) {
     const std::string here = fs::current_path();
     std::ofstream("file") << std::string(1000, 'x') << "end of file\n";
@@ -113,7 +98,7 @@ const server redis_server{"redis-server",   redis, set, "+OK\r\n", get,
 const server redis_pipelined{"redis-server",   redis, set, "+OK\r\n", get,
                              "0123456789\r\n", 16,    16,  SIGTERM};
 const server memcached_server{"memcached",
-                              memcached,
+                              memcached<4>,
                               "set key 0 0 10\r\n0123456789\r\n",
                               "STORED\r\n",
                               "get key\r\n",

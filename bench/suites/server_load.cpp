@@ -60,6 +60,18 @@ long resident(pid_t pid) {
 
 }  // namespace
 
+command redis(std::uint16_t port) {
+    return {find_program("redis-server"),
+            "--port",
+            std::to_string(port),
+            "--save",
+            "",
+            "--bind",
+            "127.0.0.1",
+            "--daemonize",
+            "no"};
+}
+
 bool connection::open(std::uint16_t port) {
     socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (socket_ < 0) fail("socket");

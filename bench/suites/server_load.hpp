@@ -25,6 +25,25 @@ struct server {
     int end;  ///< the signal by which it ends well
 };
 
+// Commands of servers that keep nothing on disk.
+
+command redis(std::uint16_t port);
+
+template <unsigned Threads>
+command memcached(std::uint16_t port) {
+    return {find_program("memcached"),
+            "-u",
+            "root",
+            "-l",
+            "127.0.0.1",
+            "-p",
+            std::to_string(port),
+            "-U",
+            "0",
+            "-t",
+            std::to_string(Threads)};
+}
+
 class connection {
   public:
     /// Whether somebody listens; throws for any other reason.
