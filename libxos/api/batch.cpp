@@ -265,9 +265,13 @@ std::size_t batch::submit(after_error then) {
     const way make = best_way();
     std::size_t all_made = 0;
     std::size_t mark = 0;  // the first that is not before `submitted_`
-    const auto cancel = [&] {
-        s.at(submitted_++).result = -ECANCELED;
+    const auto go_on = [&](std::size_t calls) {
+        submitted_ += static_cast<std::uint32_t>(calls);
         while (mark < s.marks.size() && s.marks[mark].index < submitted_) mark++;
+    };
+    const auto cancel = [&] {
+        s.at(submitted_).result = -ECANCELED;
+        go_on(1);
     };
     const auto is_linked = [&] {
         return mark < s.marks.size() && s.marks[mark].index == submitted_ && s.marks[mark].linked;
@@ -295,8 +299,7 @@ std::size_t batch::submit(after_error then) {
         }
         const std::size_t made = how({&s.at(submitted_), end - submitted_}, after);
         all_made += made;
-        submitted_ += static_cast<std::uint32_t>(made);
-        while (mark < s.marks.size() && s.marks[mark].index < submitted_) mark++;
+        go_on(made);
         const std::int64_t last = s.at(submitted_ - 1).result;
         if (submitted_ < count_ && is_linked() &&
             (last < 0 || last < s.marks[mark].full_transfer)) {
