@@ -124,12 +124,13 @@ void start() {
 }
 
 /// Twice: the first one has no other requests than those that go before the count.
-template <const server& S>
+template <const server& S, bool Batched>
 void start_twice() {
     wait_for_turns();
     fs::current_path(scratch());
     fs::remove(reports());
-    const auto variables = in_a_cell_with_stats(reports());
+    auto variables = in_a_cell_with_stats(reports());
+    if (Batched) variables.push_back("XOS_EVENT_LOOPS=batched");
     running_server first(S, variables);
     first.load(static_cast<unsigned>(warm_up_of(requests_a_round)));
     first.stop();
@@ -151,7 +152,8 @@ benchmark counted(const char* name, const char* note, const side& linux_way, con
             .programs = {what}};
 }
 
-template <const server& S>
+/// With XOS_EVENT_LOOPS=batched, or not.
+template <const server& S, bool Batched = false>
 registration unmodified(const char* name, const char* note, const char* package) {
     return registration(counted(name, note,
                                 {.where = place::own_process,
@@ -159,7 +161,7 @@ registration unmodified(const char* name, const char* note, const char* package)
                                  .measure = count_load<silent>,
                                  .teardown = stop},
                                 {.where = place::own_process,
-                                 .setup = start_twice<S>,
+                                 .setup = start_twice<S, Batched>,
                                  .measure = count_load<silent>,
                                  .teardown = stop_and_compare,
                                  .exits = exits},
@@ -303,6 +305,11 @@ const registration rows[] = {
     unmodified<redis_set_p16>("redis-set-p16", "the same, 16 at once", "redis-server"),
     unmodified<memcached_get>("memcached-get",
                               "get by 20 connections, 2 threads; the client included", "memcached"),
+    unmodified<redis_get, true>("redis-get-batched", "GET as above, with --event-loops=batched",
+                                "redis-server"),
+    unmodified<redis_set, true>("redis-set-batched", "SET", "redis-server"),
+    unmodified<redis_set_p16, true>("redis-set-p16-batched", "16 SET at once", "redis-server"),
+    unmodified<memcached_get, true>("memcached-get-batched", "get", "memcached"),
     registration(counted("sqlite-insert", "a transaction with one row, in a file in memory",
                          {.where = place::own_process,
                           .setup = prepare_statements,

@@ -194,6 +194,19 @@ wishes wishes_from(char** environment) {
         wanted && *wanted && !parse_transport(wanted, options.transport)) {
         give_up("XOS_TRANSPORT is none of auto, exit, module", "", 0);
     }
+    if (const char* wanted = variable(environment, "XOS_EVENT_LOOPS="); wanted && *wanted) {
+        if (!same(wanted, "batched") && !same(wanted, "plain"))
+            give_up("XOS_EVENT_LOOPS is neither batched nor plain", "", 0);
+        options.event_loops = same(wanted, "batched");
+    }
+    if (options.event_loops) {
+        if (options.transport == transport::module)
+            give_up("XOS_EVENT_LOOPS=batched and XOS_TRANSPORT=module exclude each other",
+                    "leave one of them out", 0);
+        // The kernel module would make calls that end a turn.
+        options.transport = transport::exit;
+        options.system_arena += cell::event_loop_bytes;
+    }
     using problem = program::policy::problem;
     switch (the_cell.program.policy.read(environment)) {
         case problem::none:

@@ -1,5 +1,6 @@
 #include "libxos/api/runtime.hpp"
 #include "libxos/forward/transports.hpp"
+#include "libxos/loops/loops.hpp"
 #include "libxos/syscall/emulated.hpp"
 #include "libxos/syscall/local.hpp"
 #include "libxos/syscall/module_calls.hpp"
@@ -39,6 +40,7 @@ void entrust(std::uint64_t address) {
 base::outcome start_runtime(const cell::start_options& options) {
     cell::start_options all = options;
     all.module_calls = syscall::module_calls.data();
+    const bool batched = options.event_loops;
     auto failed = cell::start(all, {.system_call = syscall::on_system_call,
                                     .trap = trap::on_trap,
                                     .refused = trap::on_refused,
@@ -55,9 +57,17 @@ base::outcome start_runtime(const cell::start_options& options) {
                                     .touch = touch,
                                     .find_code = vm::find_arena_code,
                                     .choose_transport = forward::choose_transport,
-                                    .landed_natively = syscall::landed_natively});
+                                    .landed_natively = syscall::landed_natively,
+                                    .around_call = batched ? loops::around_call : nullptr,
+                                    .on_timer = loops::on_timer,
+                                    .stop_timer = loops::stop_timer,
+                                    .forget_turns = loops::forget_turns});
     if (!failed.ok()) return failed;
     syscall::answer_inside(syscall::served::identity);
+    if (batched) {
+        loops::start();
+        syscall::answer_inside(syscall::served::event_loops);
+    }
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0,
                                cell::the_cell.is_ring3() ? nullptr : touch};
     const bool automatic = options.process_arena == cell::automatic_size;

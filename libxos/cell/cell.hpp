@@ -61,6 +61,11 @@ struct exit_hooks {
     base::outcome (*choose_transport)(transport wanted);
     /// A forked child that runs natively has made a call, or gets a signal. Does not return.
     void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
+    /// Null unless event loops are batched (loops/loops.hpp).
+    void (*around_call)(context&, void (*make)(context&)) = nullptr;
+    void (*on_timer)(context&) = nullptr;
+    void (*stop_timer)(context&) = nullptr;
+    void (*forget_turns)() = nullptr;
 };
 
 inline constexpr std::size_t automatic_size = ~std::size_t{0};
@@ -77,7 +82,10 @@ struct start_options {
     bool native_children = false;
     /// What the kernel module may make; see syscall/module_calls.hpp.
     const std::uint32_t* module_calls = nullptr;
+    /// Calls of event loops are batched (loops/). The system arena has `event_loop_bytes` for that.
+    bool event_loops = false;
 };
+inline constexpr std::size_t event_loop_bytes = std::size_t{4} << 20;
 
 /// The log of system calls (syscall/trace.hpp).
 struct trace_state {

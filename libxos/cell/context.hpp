@@ -14,6 +14,10 @@
 #include "libxos/cell/signal_table.hpp"
 #include "libxos/kvm/vcpu.hpp"
 
+namespace xos::loops {
+struct turn;
+}
+
 namespace xos::cell {
 
 /// Where the guest stopped, which tells where the application's registers are.
@@ -51,6 +55,15 @@ struct thread_state {
     bool shares_memory_only = false;  ///< a vfork child: exit must not clean up the thread
     /// CLONE_CLEAR_SIGHAND has removed them, including libxos's own.
     bool handlers_cleared = false;
+};
+
+/// The thread's event loop, if it has one (loops/).
+struct loop_state {
+    loops::turn* turn = nullptr;
+    int timer = -1;                ///< the kernel's number, or -1
+    bool timer_runs = false;       ///< it sends its signal again and again
+    bool seen_by_timer = false;    ///< its signal has come during the present turn
+    std::uint32_t timer_came = 0;  ///< written by the trampoline: its signal has come
 };
 
 /// The application's signals (trap/).
@@ -141,6 +154,7 @@ struct alignas(64) context {
     signal_state signals;
     hop_state hop;
     native_state native;
+    loop_state loop;
     repeated_fault repeats;
 
     // The vCPU's: remake_context() replaces it in a forked child.
@@ -165,6 +179,7 @@ struct alignas(64) context {
         signals = {.actions = &actions};
         hop = {};
         native = {};
+        loop = {};
         repeats = {};
     }
     /// Makes KVM_RUN return at once, or not. In a forked child the page is still the parent's.

@@ -79,6 +79,13 @@ inline constexpr std::uint64_t bit_of(int signal) {
     return std::uint64_t{1} << (signal - 1);
 }
 
+/// The value of the timers of event loops (loops/timer_host.cpp), by which their signal is known.
+inline constexpr std::uint64_t timer_value = 0x786f'735f'6c6f'6f70;
+inline bool is_of_timer(int signal, const kernel_siginfo& info) {
+    constexpr int by_timer = -2;  // SI_TIMER: thread, overrun, value
+    return signal == sig_trap && info.code == by_timer && info.rest[1] == timer_value;
+}
+
 inline arch::general_registers registers_of(const kernel_ucontext& u) {
     return {u.r15, u.r14, u.r13, u.r12, u.r11, u.r10, u.r9,  u.r8,  u.rbp,
             u.rdi, u.rsi, u.rdx, u.rcx, u.rbx, u.rax, u.rip, u.rsp, u.rflags};

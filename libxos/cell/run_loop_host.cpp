@@ -146,6 +146,7 @@ void handle_error(context& c, long error) {
             stopped_at(c, position::unknown, false);
             c.count(exit_kind::signal);
             if (the_cell.calls.module.attached()) the_cell.hooks.interrupted(c);
+            if (c.loop.timer_came) the_cell.hooks.on_timer(c);
             return;
         case 14:  // EFAULT: no address comes with it
             stopped_at(c, position::unknown, false);

@@ -100,7 +100,8 @@ outcome build(const start_options& options) {
     unsigned count = options.max_vcpus;
     if (count > cell.caps.max_vcpus) count = cell.caps.max_vcpus;
     if (count > cell.contexts.limit) count = cell.contexts.limit;
-    const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context;
+    const std::size_t kernel_bytes = table_bytes + count * kernel_bytes_per_context +
+                                     (options.event_loops ? event_loop_bytes : 0);
     const std::size_t needed = kernel_bytes + count * user_bytes_per_context + 2 * large_page_size;
     if (count == 0 || needed > options.system_arena || options.system_arena >= memory::user_end)
         return {step::bad_option, base::error::inval};
@@ -228,6 +229,8 @@ void leave_parent(context* survivor, descriptor_table table) {
         survivor->signals.actions = &cell.actions;
     }
     if (survivor) survivor->kernel_area->ids = {};
+    if (survivor) survivor->loop = {};
+    cell.hooks.forget_turns();
     for (unsigned i = 0; i < cell.contexts.count; i++) {
         context& c = cell.context_at(i);
         c.clear_statistics();

@@ -14,7 +14,7 @@ extern xos::local_call xos_local_calls[XOS_SYSCALL_TABLE];
 namespace xos::syscall {
 
 /// What must be there before calls can be answered.
-enum class served : unsigned char { process_memory, program_break, identity, count };
+enum class served : unsigned char { process_memory, program_break, identity, event_loops, count };
 
 /// From now on the calls of this group are answered inside, except those that the application
 /// answers.

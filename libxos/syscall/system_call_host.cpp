@@ -149,6 +149,10 @@ void make_call(context& c) {
     area.result = static_cast<std::uint64_t>(result);
 }
 
+void make_in_turn(context& c) {
+    the_cell.hooks.around_call(c, make_call);
+}
+
 }  // namespace
 
 void on_system_call(context& c) {
@@ -156,9 +160,10 @@ void on_system_call(context& c) {
         c.stop.where = position::taken_back;
         return;
     }
+    void (*const make)(context&) = the_cell.hooks.around_call ? make_in_turn : make_call;
     if (tracing()) [[unlikely]]
-        return trace_call(c, make_call);
-    make_call(c);
+        return trace_call(c, make);
+    make(c);
 }
 
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {

@@ -6,6 +6,10 @@
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/handlers.hpp"
 
+extern "C" {
+extern const char xos_copy_insn[], xos_copy_stopped[];
+}
+
 namespace xos::trap {
 
 dispatch_configuration the_configuration;
@@ -47,6 +51,11 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
     }
 }
 
+/// Whether libxos copies the program's memory (arch/copy_guest.S).
+bool is_copying(const trap_frame& frame) {
+    return frame.rip == reinterpret_cast<std::uint64_t>(xos_copy_insn);
+}
+
 [[gnu::noinline]] bool settle_page_fault(guest_area& area, trap_frame& frame, bool from_linux,
                                          bool range_declined) {
     constexpr std::uint64_t code = arch::page_fault::present | arch::page_fault::fetch;
@@ -57,6 +66,7 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
     if (!from_linux && invisible &&
         ask_host(area, frame, arch::trap_request_memory) == arch::trap_answer_retry)
         return true;
+    if (is_copying(frame)) return false;
     const handler_entry h =
         range_declined ? handler_entry{} : the_handlers.find_range(frame.fault_address);
     return h && call(area, h, frame) == verdict::resume;
@@ -69,6 +79,10 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
     if (frame.vector == arch::vector_page_fault &&
         settle_page_fault(area, frame, from_linux, range_declined))
         return;
+    if (is_copying(frame)) {
+        frame.rip = reinterpret_cast<std::uint64_t>(xos_copy_stopped);
+        return;
+    }
     if (!interrupted_kernel && settled_by_vector_handlers(area, frame)) return;
     ask_host(area, frame,
              interrupted_kernel ? arch::trap_request_kernel_fault : arch::trap_request_raise);

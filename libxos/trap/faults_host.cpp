@@ -1,8 +1,13 @@
 // Exceptions and refusals that the guest could not handle itself.
 #include "libxos/base/bytes.hpp"
 #include "libxos/base/raw_syscall.hpp"
+#include "libxos/cell/stubs.hpp"
 #include "libxos/trap/hop.hpp"
 #include "libxos/trap/signals.hpp"
+
+extern "C" {
+extern const char xos_copy_insn[], xos_copy_stopped[];
+}
 
 namespace xos::trap {
 
@@ -138,6 +143,15 @@ void raise(context& c, trap_frame& f) {
     reveal_page(c);
 }
 
+/// Linux refuses memory of the program's that kernel-side code copies.
+bool stop_copying(context& c) {
+    arch::general_registers r = c.cpu.read_registers();
+    if (r.rip != cell::address_of(xos_copy_insn)) return false;
+    r.rip = cell::address_of(xos_copy_stopped);
+    c.cpu.write_registers(r);
+    return true;
+}
+
 }  // namespace
 
 void force(context& c, const arch::general_registers& r, int signal, int code,
@@ -193,6 +207,7 @@ void on_trap(context& c) {
 
 void on_refused(context& c) {
     arch::general_registers r;
+    if (c.stop.where == cell::position::unknown && stop_copying(c)) return;
     if (!cell::application_registers(c, r)) {
         cell::die(&c, "kernel-side code touched memory that Linux refuses");
     }

@@ -90,6 +90,11 @@ void xos_record_signal(int signal, const xos::cell::kernel_siginfo* info,
     if (trap::raised_by_fault(signal, *info)) {
         cell::die_in_host(c, signal, *info, *u);
     }
+    if (cell::is_of_timer(signal, *info)) {
+        c->loop.timer_came = 1;
+        c->stop_at_once(true);
+        return;
+    }
     c->signals.waiting.number = signal;
     c->signals.waiting.info = *info;
     c->signals.mask = u->mask;

@@ -82,6 +82,10 @@ fi
 expect bad-transport 2 'transport' "$xos" run --transport=pigeon -- true
 expect bad-transport-variable 125 'XOS_TRANSPORT' env XOS_TRANSPORT=pigeon LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
 expect transport-exit 0 'transport exit' "$xos" run --transport=exit --stats -- true
+expect bad-event-loops 2 'event-loops' "$xos" run --event-loops=pigeon -- true
+expect bad-event-loops-variable 125 'XOS_EVENT_LOOPS' env XOS_EVENT_LOOPS=pigeon LD_PRELOAD="$(dirname "$xos")/../lib/libxos-preload.so" true
+expect event-loops 0 'transport exit' "$xos" run --event-loops=batched --stats -- true
+expect event-loops-module 125 'exclude each other' "$xos" run --event-loops=batched --transport=module -- true
 if [[ ! -e /dev/xos ]]; then
     expect no-module 125 'module is not loaded' "$xos" run --transport=module -- true
 fi

@@ -9,6 +9,7 @@ namespace xos::tool {
 
 struct run_options {
     std::string ring = "auto", transport = "auto";
+    std::string event_loops = "plain";
     std::string malloc = "system", loader = "auto", follow = "all", fallback = "auto";
     std::string stats, trace;  // as in XOS_STATS and XOS_TRACE
     bool quiet = false;

@@ -55,6 +55,7 @@ void program_environment::set(const std::string& name, const std::string& value)
 void program_environment::take(const run_options& options) {
     set("XOS_MODE", mode_of_ring(options.ring));
     set("XOS_TRANSPORT", options.transport);
+    if (options.event_loops != "plain") set("XOS_EVENT_LOOPS", options.event_loops);
     set("XOS_LOADER", options.loader);
     set("XOS_FOLLOW", options.follow);
     set("XOS_FALLBACK", options.fallback);

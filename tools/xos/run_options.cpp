@@ -56,6 +56,13 @@ void add_run(CLI::App& app, command_result& result, int& argc, char** argv) {
         ->envname("XOS_TRANSPORT")
         ->capture_default_str();
     command
+        ->add_option("--event-loops", options->event_loops,
+                     "batched: what a program reads from and writes to TCP connections after "
+                     "epoll_wait goes together, in one crossing; plain: each call by itself")
+        ->check(CLI::IsMember({"batched", "plain"}))
+        ->envname("XOS_EVENT_LOOPS")
+        ->capture_default_str();
+    command
         ->add_option(
             "--malloc", options->malloc,
             "The program's malloc: system, its own; or jemalloc, whose memory is then mapped "

@@ -11,6 +11,14 @@ inline std::string_view note_on(std::string_view name) {
         std::string_view name, text;
     };
     static constexpr note notes[] = {
+        {"read",
+         "inside with `--event-loops=batched`, where a turn has the bytes "
+         "([batching.md](batching.md#event-loops-in-one-crossing-a-turn))"},
+        {"recvfrom", "as read"},
+        {"write", "as read, where the socket has room"},
+        {"sendto", "as write"},
+        {"writev", "as write"},
+        {"sendmsg", "as write"},
         {"mmap",
          "inside: private anonymous memory at an address of libxos's choice, and what is "
          "mapped over it later"},
