@@ -6,8 +6,8 @@ compiler=$1 include=$2
 export LC_ALL=C
 wanted='error: #error "libxos needs C++20 (-std=c++20)"'
 failures=0
-for header in "$include"/xos/*.hpp; do
-    name=xos/$(basename "$header")
+for header in "$include"/xos/*.hpp "$include"/xos/sched/*.hpp; do
+    name=${header#"$include"/}
     for standard in 11 14 17; do
         said=$("$compiler" -std=c++$standard -I"$include" -x c++ -fsyntax-only - 2>&1 <<<"#include <$name>") &&
             { echo "FAIL $name compiles as C++$standard"; failures=$((failures + 1)); continue; }
