@@ -14,7 +14,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config python3
-       libboost-context-dev libboost-dev libjemalloc-dev libmimalloc-dev libcli11-dev libfmt-dev
+       libboost-context-dev libboost-dev libboost-fiber-dev libpth-dev libjemalloc-dev libmimalloc-dev libcli11-dev libfmt-dev
        nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
 run=(redis-tools)
 bench=(openssl sqlite3 perl python3 redis-server memcached nginx-light)

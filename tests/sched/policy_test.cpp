@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <atomic>
 #include <xos/sched/policy_check.hpp>
 
 #include "tests/sched/support.hpp"
@@ -6,8 +8,66 @@ using namespace xos::sched;
 using namespace xos::sched::test;
 using namespace std::chrono_literals;
 
+namespace {
+
+namespace sched = xos::sched;
+
+// docs/scheduler.md's.
+class weighted {
+  public:
+    static constexpr sched::promise keeps = sched::promise::urgent_first;
+    void start(const sched::worker_facts&) {}
+
+    void enqueue(sched::task& t) {
+        const std::lock_guard guard(lock_);
+        const int level = std::clamp(t.priority, 0, 2);
+        (t.shareable ? shared_ : own_)[level].push(t);
+        held_++;
+    }
+
+    sched::task* pick() {
+        const std::lock_guard guard(lock_);
+        for (int level : {2, 1, 0}) {
+            if (level > 0 && served_[level] >= 8 && lower_waits(level)) {
+                served_[level] = 0;
+                continue;
+            }
+            sched::task* t = own_[level].pop();
+            if (!t) t = shared_[level].pop();
+            if (!t) continue;
+            served_[level]++;
+            held_--;
+            return t;
+        }
+        return nullptr;
+    }
+
+    sched::task* steal() {
+        const std::lock_guard guard(lock_);
+        for (int level : {2, 1, 0}) {
+            if (sched::task* t = shared_[level].pop()) return held_--, t;
+        }
+        return nullptr;
+    }
+
+    std::size_t size() const { return held_; }
+
+  private:
+    bool lower_waits(int level) const {
+        for (int l = level - 1; l >= 0; l--)
+            if (!own_[l].empty() || !shared_[l].empty()) return true;
+        return false;
+    }
+    sched::spin_lock lock_;
+    sched::task_list own_[3], shared_[3];
+    unsigned served_[3] = {};
+    std::atomic<std::size_t> held_{0};
+};
+
+}  // namespace
+
 TEMPLATE_TEST_CASE("every policy keeps the rules", "", work_stealing, fifo, xos::sched::priority,
-                   earliest_deadline_first, random_order) {
+                   earliest_deadline_first, random_order, weighted) {
     for (unsigned i = 0; i < scaled(40); i++) {
         for (unsigned workers : {1u, 3u})
             check_policy<TestType>(

@@ -46,17 +46,19 @@ transfer jump_to_context(void* to, void* data) noexcept __asm__("jump_fcontext")
 [[gnu::always_inline]] inline bool undisturbed(worker& w) noexcept {
     if (w.attention.load(std::memory_order_relaxed)) [[unlikely]]
         return false;
-    if (w.until_poll == 1) [[unlikely]]
+    if (--w.until_poll == 0) [[unlikely]] {
+        w.until_poll = 1;  // who asks the policy counts it
         return false;
-    w.until_poll--;
+    }
     return true;
 }
 
 /// Between two fibers that are `quick`, and so have their contexts; nobody waits for these.
 [[gnu::always_inline]] inline void jump_quickly(worker& w, fiber_state& from,
                                                 fiber_state& to) noexcept {
-    std::memcpy(&from.exceptions, w.exceptions, sizeof(exception_globals));
-    std::memcpy(w.exceptions, &to.exceptions, sizeof(exception_globals));
+    exception_globals* const of_thread = w.exceptions;
+    std::memcpy(&from.exceptions, of_thread, sizeof(exception_globals));
+    std::memcpy(of_thread, &to.exceptions, sizeof(exception_globals));
     current_execution = &to;
     void* const target = to.context.load(std::memory_order_relaxed);
     to.context.store(nullptr, std::memory_order_relaxed);

@@ -153,7 +153,7 @@ struct worker {
     fiber_state root;  ///< the worker's own loop
     core* owner = nullptr;
     unsigned index = 0;
-    unsigned poll_interval = 64;
+    unsigned poll_interval = 256;
     unsigned polled_at = 1;  ///< until_poll then
     std::int64_t last_poll = 0;
     timer_heap timers;
