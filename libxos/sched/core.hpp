@@ -116,7 +116,7 @@ const void* holder_of(const char* what, const void* on) noexcept;
 
 /// Null on a plain thread, and in a worker's own loop.
 inline fiber_state* current_fiber() noexcept {
-    execution* const e = current_execution;
+    execution* const e = load_current();
     if (!e->home) return nullptr;
     auto* const f = static_cast<fiber_state*>(e);
     return f == &e->home->root ? nullptr : f;

@@ -125,7 +125,7 @@ void fiber::join() {
 
 wait_result fiber::join(const wait_limits& limits) {
     fiber_state& f = existing(state_);
-    if (&f == detail::current_execution)
+    if (&f == detail::load_current())
         detail::refuse(std::errc::resource_deadlock_would_occur, "a fiber joins itself");
     detail::wait_token token;
     token.contended = detail::limited(limits);

@@ -77,7 +77,7 @@ void mutex::unlock_slowly() noexcept {
 }
 
 wait_result local_mutex::lock_slowly(const wait_limits* limits) {
-    if (holder_ == detail::current_execution) refuse_own();
+    if (holder_ == detail::load_current()) refuse_own();
     detail::wait_token token;
     token.contended = limits && detail::limited(*limits);
     detail::wait_node node(token);

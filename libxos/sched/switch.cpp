@@ -18,7 +18,7 @@ namespace xos::sched::detail {
 namespace context = boost::context::detail;
 
 constinit execution plain_thread;
-__thread execution* current_execution __attribute__((tls_model("initial-exec"))) = &plain_thread;
+__thread execution* current_execution = &plain_thread;
 
 namespace {
 
@@ -47,6 +47,7 @@ void switch_to(worker& w, fiber_state& from, fiber_state& to, bool ended = false
     void* target = to.context.load(std::memory_order_acquire);
     if (!target) [[unlikely]]
         target = wait_for_context(to);
+    to.home = &w;
     to.context.store(nullptr, std::memory_order_relaxed);
     std::memcpy(&from.exceptions, w.exceptions, sizeof(exception_globals));
     std::memcpy(w.exceptions, &to.exceptions, sizeof(exception_globals));
@@ -82,7 +83,7 @@ void switch_to(worker& w, fiber_state& from, fiber_state& to, bool ended = false
 }
 
 void enter_fiber(context::transfer_t from) noexcept {
-    fiber_state& self = static_cast<fiber_state&>(*current_execution);
+    fiber_state& self = static_cast<fiber_state&>(*load_current());
     after_switch(self);
     arrive({from.fctx, from.data});
     self.shareable = self.migratable;
@@ -118,14 +119,14 @@ void prepare_context(fiber_state& f) noexcept {
 }
 
 void yield_slowly() noexcept {
-    execution& e = *current_execution;
+    execution& e = *load_current();
     if (!e.home) {
         sched_yield();
         return;
     }
     auto& self = static_cast<fiber_state&>(e);
     worker& w = *e.home;
-    w.add(self);  // from now on another worker may take it: its home is then another
+    w.add(self);  // from now on another worker may take it
     switch_slowly(w, self);
 }
 
@@ -146,7 +147,7 @@ void switch_from_root(worker& w, fiber_state& to) noexcept {
 
 void resume(fiber_state& f) noexcept {
     worker& home = *f.home;
-    const execution* const e = current_execution;
+    const execution* const e = load_current();
     if (e->home == &home)
         home.make_ready(f);
     else

@@ -10,21 +10,21 @@ bool later(const timer_entry& a, const timer_entry& b) noexcept {
 }
 
 bool stale(const timer_entry& e) noexcept {
-    return e.fiber->timer != e.id;
+    return e.fiber->timer.load(std::memory_order_relaxed) != e.id;
 }
 
 }  // namespace
 
 void timer_heap::arm(fiber_state& f, std::int64_t deadline, wait_token& token, std::uint64_t id) {
     if (heap_.size() > 64 && heap_.size() > 3 * live_) drop_stale();
-    f.timer = id;
+    f.timer.store(id, std::memory_order_relaxed);
     heap_.push_back({deadline, id, &f, &token});
     std::push_heap(heap_.begin(), heap_.end(), later);
     live_++;
 }
 
 void timer_heap::disarm(fiber_state& f) noexcept {
-    f.timer = 0;
+    f.timer.store(0, std::memory_order_relaxed);
     live_--;
 }
 

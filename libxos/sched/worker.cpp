@@ -77,7 +77,7 @@ void unpark(worker& w) noexcept {
 }
 
 std::int64_t now() {
-    const execution* const e = current_execution;
+    const execution* const e = load_current();
     if (e->home && e->home->owner->options.time == time_source::simulated)
         return e->home->owner->simulated_now;
     return steady_now();
@@ -251,7 +251,8 @@ void core::idle_once(worker& w) {
     w.poll_soon();
 }
 
-/// Takes a fiber from another worker and makes it ready here.
+/// Takes a fiber from another worker and makes it ready here. Its home changes when it runs: until
+/// it has left its old worker, that one still looks at it.
 bool core::steal(worker& thief) {
     const unsigned n = made.load(std::memory_order_acquire);
     for (unsigned i = 1; i < n; i++) {
@@ -261,7 +262,6 @@ bool core::steal(worker& thief) {
         if (!t) continue;
         auto& f = static_cast<fiber_state&>(*t);
         victim->stolen_from.fetch_add(1, std::memory_order_acq_rel);
-        f.home = &thief;
         counters::add(thief.count.steals);
         thief.add(f);
         return true;

@@ -137,14 +137,18 @@ TEST_CASE("workers come and go while fibers run") {
 
 TEST_CASE("a deadlock of all fibers is reported with who waits on what") {
     for (const unsigned workers : {1u, 3u}) {
+#ifdef XOS_SCHED_TSAN
+        if (workers > 1) continue;  // it knows no threads in the child of a fork
+#endif
         const ended e = in_child([workers] {
             scheduler s({.workers = workers, .deadlocks = deadlock_check::report});
             mutex first, second;
+            latch both_hold_one(2);
             const std::error_code c = code_of([&] {
                 s.run([&] {
                     const auto cross = [&](mutex& a, mutex& b) {
                         const std::lock_guard one(a);
-                        this_fiber::sleep_for(1ms);
+                        both_hold_one.arrive_and_wait();
                         const std::lock_guard two(b);
                     };
                     fiber x({.name = "x"}, [&] { cross(first, second); });

@@ -93,11 +93,11 @@ class local_mutex : public detail::timed_lockable<local_mutex> {
         if (holder_) [[unlikely]]
             (void)lock_slowly(nullptr);
         else
-            holder_ = detail::current_execution;
+            holder_ = detail::load_current();
     }
     [[nodiscard]] bool try_lock() noexcept {
         if (holder_) return false;
-        holder_ = detail::current_execution;
+        holder_ = detail::load_current();
         return true;
     }
     [[nodiscard]] wait_result try_lock(const wait_limits& limits) {

@@ -39,15 +39,24 @@ struct execution {
 /// What a plain thread is until it needs to be told from others.
 extern execution plain_thread;
 
-/// With this model an access is one instruction, and
-/// no address can go stale when a fiber moves to another thread.
-extern __thread execution* current_execution __attribute__((tls_model("initial-exec")));
+/// What the calling thread runs; on a plain thread `plain_thread` or its own.
+extern __thread execution* current_execution __asm__("xos_sched_current_execution")
+    __attribute__((tls_model("initial-exec")));
+
+/// The same, read anew each time. The compiler must not keep the address of the variable across a
+/// switch: a fiber that has moved would then read another thread's.
+inline execution* load_current() noexcept {
+    execution* e;
+    asm volatile("movq xos_sched_current_execution@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0"
+                 : "=r"(e));
+    return e;
+}
 
 /// Gives a plain thread one.
 execution& adopt_thread();
 
 inline execution& current() {
-    execution* const e = current_execution;
+    execution* const e = load_current();
     return e != &plain_thread ? *e : adopt_thread();
 }
 
@@ -67,7 +76,8 @@ struct alignas(64) fiber_state : execution, task {
     /// stack anew, waits until it is not null.
     std::atomic<void*> context{nullptr};
     exception_globals exceptions;
-    std::uint64_t timer = 0;  ///< the timer that is to wake it; 0: none
+    /// The timer that is to wake it; 0: none. Other workers compare it with what they have left.
+    std::atomic<std::uint64_t> timer{0};
     char* stack_low = nullptr;
 
     stack_region* region = nullptr;
@@ -173,7 +183,7 @@ struct worker {
 
     /// `f`, which waits here, is to go on. On this worker only.
     void make_ready(fiber_state& f) noexcept {
-        if (f.timer) timers.disarm(f);
+        if (f.timer.load(std::memory_order_relaxed)) timers.disarm(f);
         add(f);
     }
     void add(fiber_state& f) noexcept {
