@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -44,6 +45,7 @@ unsigned scaled(unsigned n) {
 
 ended in_child(const std::function<void()>& body) {
     const int errors = memfd_create("stderr", 0);
+    std::fflush(nullptr);  // the _exit of a sanitizer writes what is left, too
     const int pid = fork();
     if (pid == 0) {
         dup2(errors, 2);
