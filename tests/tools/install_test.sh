@@ -82,6 +82,22 @@ C
     says 'pkg-config xos-jemalloc' 'in the arena' env LD_LIBRARY_PATH="$libdir" "$work/heap"
 fi
 
+# The scheduler, which needs no cell.
+cat >"$work/consumer/fibers.cpp" <<'C'
+#include <cstdio>
+#include <xos/sched.hpp>
+int main() {
+    xos::sched::scheduler s;
+    s.run([] { xos::sched::fiber([] { std::puts("on a fiber"); }).join(); });
+}
+C
+cat >>"$work/consumer/CMakeLists.txt" <<'C'
+add_executable(fibers fibers.cpp)
+target_link_libraries(fibers PRIVATE xos::sched)
+C
+build_consumer
+says xos::sched 'on a fiber' "$work/consumer/build/fibers"
+
 says 'installed xos run' '' "$usr/bin/xos" run true
 says 'installed xos run --loader=own' 'from the cell' "$usr/bin/xos" run --loader=own -- echo from the cell
 if [[ -e $usr/libexec/xos/xos-bench ]]; then
