@@ -98,9 +98,6 @@ class core {
 
 /// Continues `f`, which waits, on its worker. On any thread.
 void resume(fiber_state& f) noexcept;
-/// The calling fiber, on its worker, stops here; something else has seen to it that it goes on.
-/// Other fibers, or the worker's own loop, run meanwhile.
-void switch_away(worker& w, fiber_state& self) noexcept;
 /// From the worker's own loop to a fiber.
 void switch_from_root(worker& w, fiber_state& to) noexcept;
 /// Nobody will join it: writes what it threw, and ends the process.

@@ -50,14 +50,8 @@ fiber_state& make_fiber(core* c, const spawn_options& options) {
     return *f;
 }
 
-void* reserve_callable(fiber_state& f, std::size_t bytes, std::size_t alignment) {
-    const auto top = reinterpret_cast<std::uintptr_t>(&f);
-    const std::size_t room = top - reinterpret_cast<std::uintptr_t>(f.stack_low);
-    if (bytes + alignment > room / 2)
-        refuse(std::errc::value_too_large, "a fiber's callable takes more than half of its stack");
-    const std::uintptr_t at = (top - bytes) & ~(std::max<std::uintptr_t>(alignment, 16) - 1);
-    f.callable = reinterpret_cast<char*>(at);
-    return f.callable;
+void refuse_callable() {
+    refuse(std::errc::value_too_large, "a fiber's callable takes more than half of its stack");
 }
 
 void launch(fiber_state& f, core* c, const spawn_options& options) {
@@ -120,19 +114,23 @@ fiber_state& existing(fiber_state* f) {
 }  // namespace
 
 void fiber::join() {
-    (void)join(wait_limits{});
+    (void)join_within(nullptr);
 }
 
 wait_result fiber::join(const wait_limits& limits) {
+    return join_within(&limits);
+}
+
+wait_result fiber::join_within(const wait_limits* limits) {
     fiber_state& f = existing(state_);
     if (&f == detail::load_current())
         detail::refuse(std::errc::resource_deadlock_would_occur, "a fiber joins itself");
     detail::wait_token token;
-    token.contended = detail::limited(limits);
+    token.contended = limits && detail::limited(*limits);
     std::uintptr_t state = detail::running;
     if (f.joiner.compare_exchange_strong(state, reinterpret_cast<std::uintptr_t>(&token),
                                          std::memory_order_acq_rel)) {
-        const wait_result r = detail::wait(token, &limits, "the end of", &f);
+        const wait_result r = detail::wait(token, limits, "the end of", &f);
         state = reinterpret_cast<std::uintptr_t>(&token);
         // Whoever ends it may be about to look at the token; its release() waits for that.
         if (r != wait_result::ready &&
@@ -148,9 +146,12 @@ wait_result fiber::join(const wait_limits& limits) {
 void fiber::take_result() {
     fiber_state& f = *std::exchange(state_, nullptr);
     detail::wait_off_stack(f);
-    std::exception_ptr thrown = std::move(f.thrown);
+    if (f.thrown) [[unlikely]] {
+        std::exception_ptr thrown = std::move(f.thrown);
+        detail::release(f);
+        std::rethrow_exception(std::move(thrown));
+    }
     detail::release(f);
-    if (thrown) std::rethrow_exception(std::move(thrown));
 }
 
 void fiber::detach() {

@@ -46,7 +46,7 @@ stack_region::stack_region(std::size_t slot_bytes, std::size_t slots, std::size_
                                 "no address space for the stacks of fibers; raise RLIMIT_AS or "
                                 "lower max_fibers or stack_bytes");
     base_ = static_cast<char*>(p);
-    warm_.reserve(kept_);
+    warm_ = std::make_unique_for_overwrite<std::uint32_t[]>(kept_);
     // A huge page would make sixteen stacks resident at once.
     (void)madvise(base_, capacity_ * slot_bytes_, MADV_NOHUGEPAGE);
     add_region(*this);
@@ -55,12 +55,6 @@ stack_region::stack_region(std::size_t slot_bytes, std::size_t slots, std::size_
 stack_region::~stack_region() {
     remove_region(*this);
     munmap(base_, capacity_ * slot_bytes_);
-}
-
-fiber_state& stack_region::state_of(std::size_t slot) const noexcept {
-    const std::size_t shift = slot % 16 * 64;
-    return *reinterpret_cast<fiber_state*>(base_of(slot) + slot_bytes_ - shift -
-                                           sizeof(fiber_state));
 }
 
 std::size_t stack_region::guard_at(const void* address) const noexcept {
@@ -100,24 +94,25 @@ std::size_t stack_region::carve() {
     return slot;
 }
 
+std::size_t stack_region::find_slot() {
+    for (task* t = returned_.exchange(nullptr, std::memory_order_acquire); t;) {
+        auto& f = static_cast<fiber_state&>(*t);
+        t = t->next;
+        give(f);
+    }
+    if (warm_count_ > 0) return warm_[--warm_count_];
+    if (cold_.empty()) return carve();
+    const std::size_t slot = cold_.back();
+    cold_.pop_back();
+    return slot;
+}
+
 fiber_state& stack_region::take() {
-    if (warm_.empty()) {
-        for (task* t = returned_.exchange(nullptr, std::memory_order_acquire); t;) {
-            auto& f = static_cast<fiber_state&>(*t);
-            t = t->next;
-            give(f);
-        }
-    }
-    std::size_t slot;
-    if (std::vector<std::uint32_t>& from = warm_.empty() ? cold_ : warm_; !from.empty()) {
-        slot = from.back();
-        from.pop_back();
-    } else {
-        slot = carve();
-    }
+    const std::size_t slot = warm_count_ > 0 ? warm_[--warm_count_] : find_slot();
     char* const low = base_of(slot) + guard_bytes;
     unpoison(low, slot_bytes_ - guard_bytes);
-    auto* const f = std::construct_at(&state_of(slot));
+    // Without parentheses: with them all of it is zeroed first.
+    auto* const f = ::new (&state_of(slot)) fiber_state;
     f->stack_low = low;
     f->region = this;
     f->slot = static_cast<std::uint32_t>(slot);
@@ -129,14 +124,16 @@ fiber_state& stack_region::take() {
 }
 
 void stack_region::give(fiber_state& f) noexcept {
+    if (warm_count_ < kept_)
+        warm_[warm_count_++] = f.slot;
+    else
+        give_cold(f);
+}
+
+void stack_region::give_cold(fiber_state& f) noexcept {
     const std::uint32_t slot = f.slot;
-    char* const low = f.stack_low;
-    if (warm_.size() < kept_) {
-        warm_.push_back(slot);
-        return;
-    }
     // The slot is then zero: not alive.
-    (void)madvise(low, slot_bytes_ - guard_bytes, MADV_DONTNEED);
+    (void)madvise(f.stack_low, slot_bytes_ - guard_bytes, MADV_DONTNEED);
     cold_.push_back(slot);
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 #include <xos/sched/scheduler.hpp>
 
@@ -44,7 +45,11 @@ class stack_region {
         return carved_.load(std::memory_order_acquire);
     }
     /// Of a slot that has been used.
-    [[nodiscard]] fiber_state& state_of(std::size_t slot) const noexcept;
+    [[nodiscard]] fiber_state& state_of(std::size_t slot) const noexcept {
+        const std::size_t shift = slot % 16 * 64;
+        return *reinterpret_cast<fiber_state*>(base_of(slot) + slot_bytes_ - shift -
+                                               sizeof(fiber_state));
+    }
     /// The fiber_state at that address; null if there is none.
     [[nodiscard]] const fiber_state* find(const void* p) const noexcept;
 
@@ -52,7 +57,10 @@ class stack_region {
     [[nodiscard]] char* base_of(std::size_t slot) const noexcept {
         return base_ + slot * slot_bytes_;
     }
+    /// When none is warm.
+    [[gnu::noinline]] std::size_t find_slot();
     std::size_t carve();
+    [[gnu::noinline]] void give_cold(fiber_state& f) noexcept;
     void protect(char* page) noexcept;
 
     char* base_ = nullptr;
@@ -60,7 +68,9 @@ class stack_region {
     std::atomic<std::size_t> carved_{0};
     std::atomic<stack_guard> guard_{stack_guard::marker};
     // Free slots that keep their memory, and others. The last one freed is used first: it is cached.
-    std::vector<std::uint32_t> warm_, cold_;
+    std::unique_ptr<std::uint32_t[]> warm_;  // room for `kept_`
+    std::size_t warm_count_ = 0;
+    std::vector<std::uint32_t> cold_;
     std::atomic<task*> returned_{nullptr};
 };
 

@@ -64,6 +64,25 @@ void switch_to(worker& w, fiber_state& from, fiber_state& to, bool ended = false
     if (&to != &self) switch_to(w, self, to);
 }
 
+/// To the next fiber in order, if the policy need not be asked.
+[[gnu::always_inline]] inline bool switch_quickly([[maybe_unused]] worker& w,
+                                                  [[maybe_unused]] fiber_state& self) noexcept {
+#if !defined(XOS_SCHED_ASAN) && !defined(XOS_SCHED_TSAN)
+    if (self.quick && !w.ready.empty() && undisturbed(w)) {
+        auto& to = static_cast<fiber_state&>(*w.ready.pop());
+        if (&to != &self) jump_quickly(w, self, to);
+        return true;
+    }
+#endif
+    return false;
+}
+
+/// The calling fiber stops here; something else has seen to it that it goes on. Other fibers, or the
+/// worker's own loop, run meanwhile.
+[[gnu::always_inline]] inline void switch_away(worker& w, fiber_state& self) noexcept {
+    if (!switch_quickly(w, self)) switch_slowly(w, self);
+}
+
 [[noreturn]] void end_fiber(fiber_state& self) noexcept {
     const std::uintptr_t joiner = self.joiner.exchange(finished, std::memory_order_acq_rel);
     worker& w = *self.home;
@@ -78,7 +97,7 @@ void switch_to(worker& w, fiber_state& from, fiber_state& to, bool ended = false
     }
     w.count.finished.store(w.count.finished.load(std::memory_order_relaxed) + 1,
                            std::memory_order_release);
-    switch_to(w, self, choose(w), true);
+    if (!switch_quickly(w, self)) switch_to(w, self, choose(w), true);
     __builtin_unreachable();
 }
 
@@ -130,17 +149,6 @@ void yield_slowly() noexcept {
     switch_slowly(w, self);
 }
 
-void switch_away(worker& w, fiber_state& self) noexcept {
-#if !defined(XOS_SCHED_ASAN) && !defined(XOS_SCHED_TSAN)
-    if (self.quick && !w.ready.empty() && undisturbed(w)) {
-        auto& to = static_cast<fiber_state&>(*w.ready.pop());
-        if (&to != &self) jump_quickly(w, self, to);
-        return;
-    }
-#endif
-    switch_slowly(w, self);
-}
-
 void switch_from_root(worker& w, fiber_state& to) noexcept {
     switch_to(w, w.root, to);
 }
@@ -154,14 +162,17 @@ void resume(fiber_state& f) noexcept {
         home.post(f);
 }
 
-void wait_token::wake() noexcept {
+void wait_token::wake_slowly() noexcept {
     if (fiber) return resume(*fiber);
     awake.store(1, std::memory_order_release);
     // The thread may be gone by now; Linux then finds nobody.
     syscall(SYS_futex, &awake, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
-wait_result wait(wait_token& token, const wait_limits* limits, const char* what, const void* on) {
+namespace {
+
+[[gnu::noinline]] wait_result wait_within(wait_token& token, const wait_limits* limits,
+                                          const char* what, const void* on) {
     const auto stop = [&token] {
         if (token.claim(wait_result::stopped)) token.wake();
     };
@@ -184,6 +195,18 @@ wait_result wait(wait_token& token, const wait_limits* limits, const char* what,
         if (may_stop) callback.emplace(limits->stop, stop);
         sleep_plain(token, deadline);
     }
+    return static_cast<wait_result>(token.state.load(std::memory_order_acquire));
+}
+
+}  // namespace
+
+wait_result wait(wait_token& token, const wait_limits* limits, const char* what, const void* on) {
+    fiber_state* const f = token.fiber;
+    if (limits || !f) return wait_within(token, limits, what, on);
+    f->waits_on.store(on, std::memory_order_relaxed);
+    f->waits_for.store(what, std::memory_order_relaxed);
+    switch_away(*f->home, *f);
+    f->waits_for.store(nullptr, std::memory_order_relaxed);
     return static_cast<wait_result>(token.state.load(std::memory_order_acquire));
 }
 

@@ -7,12 +7,6 @@
 
 namespace xos::sched {
 
-void condition_variable::enqueue(detail::wait_node& n) noexcept {
-    std::lock_guard guard(lock_);
-    waiters_.push(n);
-    waiting_.store(waiting_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-}
-
 void condition_variable::give_up(detail::wait_node& n) noexcept {
     std::lock_guard guard(lock_);
     if (n.linked)

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <utility>
 #include <xos/sched/mutex.hpp>
 #include <xos/sched/wait.hpp>
@@ -82,7 +83,11 @@ class condition_variable {
         lock.lock();
         return r;
     }
-    void enqueue(detail::wait_node& n) noexcept;
+    void enqueue(detail::wait_node& n) noexcept {
+        const std::lock_guard guard(lock_);
+        waiters_.push(n);
+        waiting_.store(waiting_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
     void give_up(detail::wait_node& n) noexcept;
     bool notify_first() noexcept;
 

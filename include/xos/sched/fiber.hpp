@@ -5,6 +5,7 @@
 
 #if __cplusplus >= 202002L
 
+#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <functional>
@@ -44,9 +45,18 @@ namespace detail {
 
 /// A fiber with nothing on its stack yet, of the caller's scheduler or of `c`.
 fiber_state& make_fiber(core* c, const spawn_options& options);
-/// Memory at the top of its stack.
-/// @throws std::system_error value_too_large when it is more than half of the stack.
-void* reserve_callable(fiber_state& f, std::size_t bytes, std::size_t alignment);
+/// @throws std::system_error value_too_large
+[[noreturn]] void refuse_callable();
+/// Memory at the top of its stack, at most half of it.
+inline void* reserve_callable(fiber_state& f, std::size_t bytes, std::size_t alignment) {
+    const auto top = reinterpret_cast<std::uintptr_t>(&f);
+    const std::size_t room = top - reinterpret_cast<std::uintptr_t>(f.stack_low);
+    if (bytes + alignment > room / 2) [[unlikely]]
+        refuse_callable();
+    const std::uintptr_t at = (top - bytes) & ~(std::max<std::uintptr_t>(alignment, 16) - 1);
+    f.callable = reinterpret_cast<char*>(at);
+    return f.callable;
+}
 /// Makes it ready.
 void launch(fiber_state& f, core* c, const spawn_options& options);
 /// Its memory may be used again.
@@ -130,6 +140,7 @@ class fiber {
     [[nodiscard]] std::string_view name() const noexcept { return state_ ? state_->name : ""; }
 
   private:
+    wait_result join_within(const wait_limits* limits);
     void stop_and_join() noexcept;
     void take_result();
     detail::fiber_state* state_ = nullptr;

@@ -85,7 +85,7 @@ class work_stealing {
         shared_size_.store(shared_size_.load(std::memory_order_relaxed) + 1,
                            std::memory_order_relaxed);
     }
-    task* pick() noexcept {
+    [[gnu::always_inline]] task* pick() noexcept {
         const std::size_t shared = shared_size_.load(std::memory_order_relaxed);
         if (shared == 0) [[likely]]
             return own_->pop();

@@ -94,7 +94,18 @@ struct wait_token {
                                              std::memory_order_acq_rel);
     }
     /// By whoever claimed it, once. The token may be gone afterwards.
-    void wake() noexcept;
+    void wake() noexcept {
+        if (fiber) [[likely]] {
+            // The caller's worker has it, and no timer: its place is known.
+            worker* const w = fiber->quick;
+            if (w && w == load_current()->home && fiber->timer.load(std::memory_order_relaxed) == 0)
+                [[likely]] {
+                w->ready.push(*fiber);
+                return;
+            }
+        }
+        wake_slowly();
+    }
 
     std::atomic<std::uint32_t> state{waiting};
     std::atomic<std::uint32_t> awake{0};  ///< a plain thread sleeps on this
@@ -102,6 +113,9 @@ struct wait_token {
     fiber_state* fiber;  ///< null: a plain thread
     bool contended = false;
     void* fired = nullptr;  ///< the wait_node by which it was claimed
+
+  private:
+    void wake_slowly() noexcept;
 };
 
 /// Until the token is claimed. The object must be able to claim it by now, and `contended` must
