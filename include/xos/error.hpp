@@ -98,6 +98,10 @@ enum class errc {
     /// (EINPROGRESS) The result of a call of a batch was asked for before submit(), or after
     /// clear().
     not_submitted,
+    /// (EPERM) An io_queue or a future of it was used in a forked child. Make a queue in the child.
+    made_before_fork,
+    /// (EPERM) An io_queue or a future of it was used by a thread that has not made it.
+    other_thread,
 };
 
 /// The category of these codes. Its name is "xos".

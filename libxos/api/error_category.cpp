@@ -70,6 +70,10 @@ meaning meaning_of(errc e) {
             return {"already separated", std::errc::device_or_resource_busy};
         case errc::not_submitted:
             return {"not submitted", std::errc::operation_in_progress};
+        case errc::made_before_fork:
+            return {"made before the fork", std::errc::operation_not_permitted};
+        case errc::other_thread:
+            return {"of another thread", std::errc::operation_not_permitted};
     }
     return {"unknown", std::errc::io_error};
 }

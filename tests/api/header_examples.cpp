@@ -1,12 +1,12 @@
 // The examples in the comments of the public headers, as they stand there: they compile.
 
 #include <array>
-#include <array>
 #include <cstdio>
 #include <vector>
 #include <xos/batch.hpp>
 #include <xos/cell.hpp>
 #include <xos/error.hpp>
+#include <xos/io_queue.hpp>
 #include <xos/syscall.hpp>
 #include <xos/trap.hpp>
 #include <xos/view.hpp>
@@ -32,7 +32,22 @@ static void copy_line(xos::batch& calls, int from, int to, std::string text) {
     text = put.take();
     calls.clear();  // for the next turn, with the same memory
 }
+static void work() {}
+static void answer(int in, int out, int file, std::string_view text, std::string record) {
+    using namespace std::chrono_literals;
+    xos::io_queue queue;
+    auto got = queue.recv(in, std::string(4096, '\0'));  // owned: moved in, given back
+    auto put = queue.within(50ms).send(out, text);       // borrowed: `text` must stay
+    auto kept = queue.write(file, std::move(record));
+    auto safe = queue.link().fsync(file);  // once all of it is written
+    queue.submit();                        // all four by one crossing
+    work();
+    const auto size = got.result().value();  // waits; throws if recv(2) failed
+    const std::string room = got.take();
+    use({room.data(), size});
+}
 int main() {
+    answer(0, 1, 2, "text", "record");
     xos::batch calls;
     copy_line(calls, 0, 1, "text");
     xos::answer_locally(SYS_getpid, answer_getpid);
