@@ -89,6 +89,9 @@ struct features {
     bool io_uring = false;
     int io_uring_error = 0;      ///< errno of io_uring_setup(2)
     int io_uring_disabled = -1;  ///< sysctl kernel.io_uring_disabled; -1: older than Linux 6.6
+    /// What an io_queue (xos/io_queue.hpp) uses here: "io_uring" or "plain". Empty: none can be made.
+    std::string io_queue;
+    std::string io_queue_reason;  ///< why it is not io_uring
 
     std::string cgroup2;         ///< where cgroup v2 is mounted; empty: nowhere
     std::string kernel_release;  ///< as uname -r

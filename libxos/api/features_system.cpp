@@ -11,6 +11,8 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <system_error>
+#include <xos/io_queue.hpp>
 #include <xos/types.hpp>
 
 #include "libxos/api/feature_probes.hpp"
@@ -126,6 +128,13 @@ void probe_io_uring(features& f) {
         f.io_uring_error = errno;
     else
         close(static_cast<int>(fd));
+    try {
+        const io_queue queue;
+        f.io_queue = name(queue.transport());
+        f.io_queue_reason = queue.transport_reason();
+    } catch (const std::system_error& e) {
+        f.io_queue_reason = e.what();
+    }
 }
 
 void probe_cgroup2(features& f) {

@@ -1011,6 +1011,9 @@ TEST_CASE("where io_uring is forbidden, plain calls give the same results") {
                     q.submit();
                 }
                 wrong += open_descriptors() != before;
+                const features f = probe_features();
+                wrong +=
+                    f.io_queue != "plain" || !f.io_queue_reason.ends_with(std::strerror(error));
                 _exit(wrong);
             }
             return status_of(child);

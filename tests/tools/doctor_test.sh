@@ -86,7 +86,9 @@ if LC_ALL=C grep -q $'\033' "$work/out"; then fail "colours"; fi
 run "healthy, json" "$work/xos" doctor --json
 status_is $healthy
 is_quiet
-json 'r["can_run"] == ("fail" not in levels.values())' 'f["kernel_release"]' 'f["numa_nodes"] >= 1'
+json 'r["can_run"] == ("fail" not in levels.values())' 'f["kernel_release"]' 'f["numa_nodes"] >= 1' \
+    'f["io_queue"]["transport"] == ("plain" if f["io_queue"]["reason"] else "io_uring")' \
+    'f["io_uring"]["usable"] or f["io_queue"]["transport"] == "plain"'
 if [ $healthy -eq 0 ]; then
     json 'r["mode"] in ("ring0", "pvm")' 'r["mode_reason"]' 'r["failure"] == ""' \
         'f["kind"] in ("vmx", "svm", "software")' \

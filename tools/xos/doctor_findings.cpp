@@ -241,6 +241,15 @@ finding ring(const features& f) {
     return {warn, "io_uring", value, "Cells run without it."};
 }
 
+finding queue(const features& f) {
+    if (f.io_queue.empty()) {
+        return {warn, "io_queue", "cannot be made: " + f.io_queue_reason,
+                "Programs that use xos::io_queue fail."};
+    }
+    if (f.io_queue_reason.empty()) return {ok, "io_queue", "by " + f.io_queue, ""};
+    return {ok, "io_queue", fmt::format("by plain calls and poll ({})", f.io_queue_reason), ""};
+}
+
 std::string layout_in_words(const features::call_module::memory_layout& l) {
     if (l.error == EPERM) return "";
     if (l.error) return fmt::format("; asked for the layout of memory: {}", std::strerror(l.error));
@@ -272,6 +281,7 @@ finding call_module(const features& f) {
 
 void judge_kernel(const features& f, std::vector<finding>& to) {
     to.push_back(ring(f));
+    to.push_back(queue(f));
     if (f.cgroup2.empty()) {
         to.push_back(
             {warn, "cgroup v2", "not mounted",

@@ -121,6 +121,7 @@ json features_json(const features& f) {
              {{"usable", f.io_uring},
               {"error", error_or_null(f.io_uring_error)},
               {"disabled", f.io_uring_disabled < 0 ? json(nullptr) : json(f.io_uring_disabled)}}},
+            {"io_queue", {{"transport", f.io_queue}, {"reason", f.io_queue_reason}}},
             {"cgroup2", f.cgroup2},
             {"xos_module", f.xos_module},
             {"module", module_json(f)}};
