@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <ctime>
 #include <fstream>
 #include <limits>
@@ -27,11 +28,12 @@ std::int64_t idle_nanoseconds() {
     std::int64_t sum = 0;
     std::ifstream list("/proc/timer_list");
     for (std::string line; std::getline(list, line);) {
+        // A space stands before the colon only where the name leaves room for one.
+        std::ranges::replace(line, ':', ' ');
         std::istringstream words(line);
-        std::string name, colon;
+        std::string name;
         std::int64_t value = 0;
-        if (words >> name >> colon >> value &&
-            (name == ".idle_sleeptime" || name == ".iowait_sleeptime"))
+        if (words >> name >> value && (name == ".idle_sleeptime" || name == ".iowait_sleeptime"))
             sum += value;
     }
     return sum;
