@@ -30,6 +30,7 @@ struct kept_file {
     dev_t device;
     ino_t inode;
     long flags;
+    std::uint64_t round;  ///< in which the name was seen to be this file's
     unsigned users = 0;
     std::size_t polled = 0;  ///< its place in what is given to poll(2)
 };
@@ -72,7 +73,9 @@ class plain_engine final : public io_engine {
         for (io_slot* const slot : chains) {
             if (!slot->before) heads.push_back(slot);
         }
+        round_++;
         for (io_slot* const head : heads) begin(head);
+        round_++;
     }
 
     void cancel(io_slot& slot) override {
@@ -142,6 +145,7 @@ class plain_engine final : public io_engine {
             case io_code::fsync:
                 return call(r.flags ? __NR_fdatasync : __NR_fsync, fd);
             case io_code::close:
+                round_++;  // another file may get the number
                 return call(__NR_close, fd);
             case io_code::shutdown:
                 return call(__NR_shutdown, fd, r.length);
@@ -306,22 +310,29 @@ class plain_engine final : public io_engine {
     /// An answer if it cannot wait.
     answer keep(io_slot& slot) {
         if (slot.request.what == io_code::timeout) return std::nullopt;
-        struct stat status {};
-        if (const long r = raw_syscall(__NR_fstat, slot.request.fd, as_long(&status)); r < 0)
-            return r;
-        // The ends of a pipe differ only in these.
-        const long flags =
-            S_ISSOCK(status.st_mode) ? 0 : raw_syscall(__NR_fcntl, slot.request.fd, F_GETFL);
+        // Several that begin together find the same file.
         auto at = std::ranges::find_if(files_, [&](const kept_file& f) {
-            return f.named == slot.request.fd && f.device == status.st_dev &&
-                   f.inode == status.st_ino && (f.flags ^ flags) % (O_ACCMODE + 1) == 0;
+            return f.named == slot.request.fd && f.round == round_;
         });
         if (at == files_.end()) {
-            const long copy = raw_syscall(__NR_fcntl, slot.request.fd, F_DUPFD_CLOEXEC, 0);
-            if (copy < 0) return copy;
-            files_.push_front(
-                {slot.request.fd, static_cast<int>(copy), status.st_dev, status.st_ino, flags});
-            at = files_.begin();
+            struct stat status {};
+            if (const long r = raw_syscall(__NR_fstat, slot.request.fd, as_long(&status)); r < 0)
+                return r;
+            // The ends of a pipe differ only in these.
+            const long flags =
+                S_ISSOCK(status.st_mode) ? 0 : raw_syscall(__NR_fcntl, slot.request.fd, F_GETFL);
+            at = std::ranges::find_if(files_, [&](const kept_file& f) {
+                return f.named == slot.request.fd && f.device == status.st_dev &&
+                       f.inode == status.st_ino && (f.flags ^ flags) % (O_ACCMODE + 1) == 0;
+            });
+            if (at == files_.end()) {
+                const long copy = raw_syscall(__NR_fcntl, slot.request.fd, F_DUPFD_CLOEXEC, 0);
+                if (copy < 0) return copy;
+                files_.push_front({slot.request.fd, static_cast<int>(copy), status.st_dev,
+                                   status.st_ino, flags, round_});
+                at = files_.begin();
+            }
+            at->round = round_;
         }
         at->users++;
         slot.file = &*at;
@@ -396,6 +407,7 @@ class plain_engine final : public io_engine {
     std::vector<io_slot*> waiting_;  ///< null where one was cancelled
     std::size_t waiting_count_ = 0;
     std::list<kept_file> files_;
+    std::uint64_t round_ = 0;
     std::vector<pollfd> polled_;
 };
 

@@ -610,6 +610,19 @@ TEST_CASE("closing a descriptor that an operation uses") {
             r.push_back(shown(first));
             r.push_back(shown(second) + shown(third));
             r.push_back(a[3] == 'd' && b[0] + c[0] == 'e');
+            // Closed in between by an operation; the number is another file's then.
+            const pipe_ends more;
+            const int last = more.out();
+            auto before = q.read(last, b);
+            auto closes = q.close(last);
+            q.submit();
+            closes.wait();
+            r.push_back(dup2(others.out(), last) == last);
+            (void)!read(others.out(), b.data(), 4);
+            auto after = q.read(last, c);
+            r.push_back(shown(after));
+            (void)!write(more.in(), "gh", 2);
+            r.push_back(shown(before));
             // Queued, and closed before it begins.
             auto late = q.read(others.out(), a);
             ::close(others.out());
@@ -617,7 +630,7 @@ TEST_CASE("closing a descriptor that an operation uses") {
         }
         return r;
     });
-    CHECK(answers == std::vector<long>{1, 0, 4, 2, 1, -EBADF});
+    CHECK(answers == std::vector<long>{1, 0, 4, 2, 1, 1, 1, 2, -EBADF});
 }
 
 TEST_CASE("operations on descriptors that do not block") {
