@@ -187,6 +187,9 @@ command kvd_in_a_cell(std::uint16_t port) {
 command kvd_in_batches(std::uint16_t port) {
     return kvd(port, "cell", "batch");
 }
+command kvd_under_way(std::uint16_t port) {
+    return kvd(port, "cell", "uring");
+}
 
 std::uint64_t exits_of_kvd(const running_server& s) {
     const std::string info = s.ask("INFO xos\r\n", "\r\n\r\n");
@@ -222,6 +225,8 @@ const server kvd_get_in_a_cell{"kvd-static", kvd_in_a_cell, set, ok, get, value_
                                connections,  SIGTERM};
 const server kvd_get_in_batches{"kvd-static", kvd_in_batches, set, ok, get, value_end, 1,
                                 connections,  SIGTERM};
+const server kvd_get_under_way{"kvd-static", kvd_under_way, set, ok, get, value_end, 1,
+                               connections,  SIGTERM};
 
 // The shell is no server: what a statement takes is the difference between a long input and a short
 // one, each from the program's start to its end.
@@ -324,6 +329,8 @@ const registration rows[] = {
     example<kvd_get_in_a_cell>("kvd-get", "GET by 20 connections; the client included"),
     example<kvd_get_in_batches>("kvd-get-batch",
                                 "the same, inside with --io=batch, on Linux with --io=epoll"),
+    example<kvd_get_under_way>("kvd-get-uring",
+                               "the same, inside with --io=uring, on Linux with --io=epoll"),
 };
 
 }  // namespace

@@ -56,8 +56,8 @@ void allow_many_descriptors() {
 void declare(CLI::App& app, options& o) {
     static const std::map<std::string, engine> engines{{"linux", engine::linux_only},
                                                        {"cell", engine::cell}};
-    static const std::map<std::string, kvd::io> ways{{"epoll", kvd::io::epoll},
-                                                     {"batch", kvd::io::batch}};
+    static const std::map<std::string, kvd::io> ways{
+        {"epoll", kvd::io::epoll}, {"batch", kvd::io::batch}, {"uring", kvd::io::uring}};
     std::map<std::string, xos::mode> modes;
     for (const auto m : {xos::mode::automatic, xos::mode::ring0, xos::mode::ring3, xos::mode::pvm})
         modes.emplace(xos::name(m), m);
@@ -72,7 +72,8 @@ void declare(CLI::App& app, options& o) {
     app.add_option("--transport", o.transport, "how calls reach Linux: auto, exit or module")
         ->transform(CLI::CheckedTransformer(transports));
     app.add_option("--io", o.server.way,
-                   "system calls one by one (epoll, the default) or in batches (batch)")
+                   "system calls one by one (epoll, the default), in batches (batch), or as "
+                   "operations under way, by io_uring where it is allowed (uring)")
         ->transform(CLI::CheckedTransformer(ways));
     app.add_option("--bind", o.server.address, "numeric address to listen on (default 127.0.0.1)");
     app.add_option("--port", o.server.port, "port; 0, the default, chooses a free one");

@@ -1,5 +1,6 @@
 #include "worker.hpp"
 
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
@@ -47,9 +48,11 @@ void worker::ignore(int fd) {
 void worker::adopt(unique_fd socket) {
     // A fresh socket is writable: the worker hears of it at once, also when the client is silent.
     // In batches, what a socket waits for never changes: a change would be a call of its own.
-    const std::uint32_t both = EPOLLIN | EPOLLOUT;
-    epoll_event event{.events = way_ == io::batch ? both | EPOLLET : both,
-                      .data = {.fd = socket.get()}};
+    // With operations under way, it is needed for this hand-over only.
+    std::uint32_t events = EPOLLIN | EPOLLOUT;
+    if (way_ == io::batch) events |= EPOLLET;
+    if (way_ == io::uring) events |= EPOLLONESHOT;
+    epoll_event event{.events = events, .data = {.fd = socket.get()}};
     // Counted first: the worker may meet, serve and uncount it before epoll_ctl returns here.
     host_.counted.connections.fetch_add(1, std::memory_order_relaxed);
     host_.counted.clients.fetch_add(1, std::memory_order_relaxed);
@@ -62,18 +65,31 @@ void worker::adopt(unique_fd socket) {
 void worker::run() {
     milliseconds limit = forever;
     time_point next_tick{};
+    if (way_ == io::uring) {
+        queue_.emplace();
+        await_set();
+    }
     while (!stopping_.load(std::memory_order_relaxed)) {
         if (tick_) {
             const time_point now = read_clock();
             if (now >= next_tick) next_tick = now + tick_(now);
             limit = next_tick - now;
         }
-        if (way_ == io::batch)
-            turn_in_batches(limit);
-        else
-            turn(limit);
+        switch (way_) {
+            case io::epoll:
+                turn(limit);
+                break;
+            case io::batch:
+                turn_in_batches(limit);
+                break;
+            case io::uring:
+                turn_under_way(limit);
+                break;
+        }
     }
     drain();
+    set_is_ready_ = {};
+    queue_.reset();
 }
 
 void worker::turn(milliseconds limit) {
@@ -147,7 +163,8 @@ void worker::settle(client_map::iterator at, waiting_for next) {
 
 namespace {
 
-std::ptrdiff_t outcome_of(const xos::operation<std::size_t>& call) {
+template <class Call>
+std::ptrdiff_t outcome_of(const Call& call) {
     const auto result = call.result();
     return result ? static_cast<std::ptrdiff_t>(*result) : -result.error().value();
 }
@@ -283,7 +300,115 @@ void worker::carry_out(client_map::iterator at, time_point now) {
     replying_.push_back(at->first);
 }
 
+// ---- io::uring: one crossing begins what the last turn has prepared and waits for what ends next.
+
+namespace {
+
+constexpr std::uint64_t set_tag = ~std::uint64_t{0};
+
+/// What has ended on a connection.
+std::uint64_t tag_of(int fd, bool sending) {
+    return static_cast<std::uint64_t>(fd) * 2 + (sending ? 1 : 0);
+}
+
+}  // namespace
+
+void worker::turn_under_way(milliseconds limit) {
+    if (limit < milliseconds{0})
+        queue_->wait_any();
+    else
+        queue_->wait_any_for(limit);
+    const time_point now = read_clock();
+    news_.being_read.swap(news_.tags);
+    for (const std::uint64_t tag : news_.being_read) {
+        if (tag == set_tag) {
+            look_at_set(now);
+            continue;
+        }
+        // One that has ended in this turn may have left its number to another.
+        const auto at = clients_.find(static_cast<int>(tag / 2));
+        if (at == clients_.end()) continue;
+        const auto& call = tag % 2 ? at->second.sending : at->second.receiving;
+        if (!call.valid() || !call.ready()) continue;
+        if (tag % 2)
+            finish_sending(at, now);
+        else
+            finish_receiving(at, now);
+    }
+    news_.being_read.clear();
+}
+
+void worker::await_set() {
+    set_is_ready_ = queue_->poll(epoll_.get(), POLLIN);
+    set_is_ready_.notify(news_, set_tag);
+}
+
+void worker::look_at_set(time_point now) {
+    const int count = wait(milliseconds{0});
+    for (int i = 0; i < count; ++i) {
+        const int fd = events_[static_cast<std::size_t>(i)].data.fd;
+        if (!handle_watched(fd)) begin(meet(fd, waiting_for::input), now);
+    }
+    await_set();
+}
+
+void worker::finish_sending(client_map::iterator at, time_point now) {
+    client& who = at->second;
+    const std::ptrdiff_t sent = outcome_of(who.sending);
+    who.sending = {};
+    if (!who.talk->sent(sent)) return static_cast<void>(clients_.erase(at));
+    if (!who.receiving.valid()) begin(at, now);
+}
+
+void worker::finish_receiving(client_map::iterator at, time_point now) {
+    client& who = at->second;
+    const std::ptrdiff_t got = outcome_of(who.receiving);
+    who.receiving = {};
+    if (!who.talk->received(got)) return static_cast<void>(clients_.erase(at));
+    begin(at, now);
+}
+
+/// Carries out what the connection has received, and queues what it needs next: the replies, and
+/// behind them the next requests.
+void worker::begin(client_map::iterator at, time_point now) {
+    client& who = at->second;
+    connection& talk = *who.talk;
+    try {
+        talk.carry_out(now);
+        if (talk.unsent().empty() && talk.is_ending()) {
+            clients_.erase(at);
+            return;
+        }
+        const auto room = talk.has_backlog() ? std::span<char>{} : talk.room();
+        const bool replies = !talk.unsent().empty();
+        if (replies) {
+            who.sending = queue_->send(talk.fd(), talk.unsent());
+            who.sending.notify(news_, tag_of(talk.fd(), true));
+        }
+        if (room.empty()) return;
+        if (replies) queue_->link();
+        who.receiving = queue_->recv(talk.fd(), room);
+        who.receiving.notify(news_, tag_of(talk.fd(), false));
+    } catch (const std::bad_alloc&) {
+        clients_.erase(at);  // one client's demand must not end the others
+    }
+}
+
+/// Ends what is under way on a connection, and keeps what has been moved.
+void worker::call_back(client& who) {
+    for (auto* call : {&who.sending, &who.receiving}) {
+        if (!call->valid()) continue;
+        call->cancel();
+        const std::ptrdiff_t moved = outcome_of(*call);
+        if (moved > 0)
+            static_cast<void>(call == &who.sending ? who.talk->sent(moved)
+                                                   : who.talk->received(moved));
+        *call = {};
+    }
+}
+
 void worker::drain() {
+    for (auto& [fd, who] : clients_) call_back(who);
     for (const watched& w : watched_) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, w.fd, nullptr);
     watched_.clear();
 

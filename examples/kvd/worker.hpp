@@ -10,9 +10,11 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 #include <xos/batch.hpp>
+#include <xos/io_queue.hpp>
 
 #include "connection.hpp"
 #include "service.hpp"
@@ -27,6 +29,7 @@ time_point read_clock() noexcept;
 enum class io {
     epoll,  ///< one after another
     batch,  ///< those of all ready connections at once: two crossings a turn of the loop
+    uring,  ///< operations under way on all connections: one crossing a turn of the loop
 };
 
 class worker {
@@ -57,6 +60,8 @@ class worker {
         bool replies = false;  ///< in replying_
         bool listed = false;   ///< in readable_
         bool hungry = false;   ///< there may be something to receive
+        // For io::uring. Their buffers are in the connection.
+        xos::borrowing_io_future<std::size_t> sending = {}, receiving = {};
     };
     using client_map = std::unordered_map<int, client>;
     struct watched {
@@ -74,6 +79,13 @@ class worker {
     void receive(time_point now);
     void carry_out(client_map::iterator at, time_point now);
     void list(client& who);
+    void turn_under_way(milliseconds limit);
+    void await_set();
+    void look_at_set(time_point now);
+    void finish_sending(client_map::iterator at, time_point now);
+    void finish_receiving(client_map::iterator at, time_point now);
+    void begin(client_map::iterator at, time_point now);
+    void call_back(client& who);
     void end(client_map::iterator at);
     bool handle_watched(int fd);
     client_map::iterator meet(int fd, waiting_for registered);
@@ -102,6 +114,15 @@ class worker {
     std::vector<transfer> transfers_;
     std::vector<int> replying_, readable_;
     std::vector<int> ended_;  ///< in this turn: events may still name them
+
+    // For io::uring.
+    struct news : xos::io_listener {
+        void ended(std::uint64_t tag) noexcept override { tags.push_back(tag); }
+        std::vector<std::uint64_t> tags, being_read;
+    };
+    std::optional<xos::io_queue> queue_;  ///< of the thread that is in run()
+    news news_;
+    xos::io_future<short> set_is_ready_;
 };
 
 }  // namespace kvd

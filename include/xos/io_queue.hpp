@@ -228,6 +228,10 @@ class io_future : public io_handle {
     }
 };
 
+/// The future of an operation on a buffer that belongs to somebody else.
+template <class T>
+using borrowing_io_future = io_future<T, detail::borrowed_buffer>;
+
 /// Operations under way, of one thread: the one that makes the queue. It can be neither copied nor
 /// moved. Signal handlers and fault handlers must not use it.
 ///
@@ -239,7 +243,7 @@ class io_future : public io_handle {
 /// Operations wait also on descriptors that are O_NONBLOCK.
 class io_queue {
     template <class T>
-    using borrowing = io_future<T, detail::borrowed_buffer>;
+    using borrowing = borrowing_io_future<T>;
     using code = detail::io_code;
 
   public:
@@ -412,7 +416,7 @@ class io_queue {
 
   private:
     static constexpr std::uint64_t here = ~std::uint64_t{0};  ///< at the descriptor's position
-    static constexpr std::uint32_t most_bytes = 0x7ffff000;  ///< as read(2) moves at most
+    static constexpr std::uint32_t most_bytes = 0x7ffff000;   ///< as read(2) moves at most
     static constexpr int send_flags = MSG_WAITALL | MSG_NOSIGNAL;
 
     template <class R>
