@@ -1,5 +1,6 @@
 #include "bench/harness.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace xos::bench {
@@ -41,6 +42,21 @@ std::string take_remark() {
 
 std::string full_name(const benchmark& b) {
     return std::string(b.suite) + '/' + b.name;
+}
+
+bool needs_child(const benchmark& b) {
+    return b.xos_way.where == place::child || b.xos_way.where == place::own_cell;
+}
+
+bool needs_cell(const benchmark& b) {
+    const auto needs = [](const side& s) {
+        return s.where == place::outside || s.where == place::inside;
+    };
+    // A child that becomes a cell cannot be one's.
+    if (needs_child(b)) return false;
+    return needs(b.xos_way) || (b.linux_way && needs(*b.linux_way)) ||
+           std::any_of(b.others.begin(), b.others.end(),
+                       [&](const alternative& other) { return needs(other.way); });
 }
 
 }  // namespace xos::bench

@@ -92,6 +92,8 @@ struct benchmark {
     std::optional<unit> only_in = {};
     /// An emulated machine has only those that are named here.
     std::vector<program> programs = {};
+    /// That it uses at a time. With one it is pinned to one.
+    unsigned processors = 1;
 };
 
 /// Adds a row. At namespace scope.
@@ -112,5 +114,10 @@ std::string take_remark();
 
 /// `suite/name`, how limits and filters call a row.
 std::string full_name(const benchmark& b);
+
+/// Whether a side takes a child that becomes a cell, which the child of a cell cannot.
+bool needs_child(const benchmark& b);
+/// Whether a side runs where this process is a cell.
+bool needs_cell(const benchmark& b);
 
 }  // namespace xos::bench

@@ -3,28 +3,32 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cstdio>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bench/facts.hpp"
 #include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "bench/runner.hpp"
 #include "bench/suites/app_processes.hpp"
+#include "bench/supervisor.hpp"
 
 namespace {
 
 using namespace xos::bench;
 
-constexpr int some_failed = 1, wrong_use = 2;
+constexpr int some_failed = 1, wrong_use = 2, interrupted = 130;
 
 bool wanted(const benchmark& b, const options& o) {
     const auto& suites = o.suites;
     if (b.only_in && b.only_in != o.how.unit) return false;
     // It takes minutes on an emulated machine.
-    if (suites.empty() && o.how.unit == unit::instructions && std::string("app") == b.suite)
+    if (suites.empty() && (o.quick || o.how.unit == unit::instructions) &&
+        std::string("app") == b.suite)
         return false;
     const bool in_suite =
         suites.empty() || std::find(suites.begin(), suites.end(), b.suite) != suites.end();
@@ -55,55 +59,92 @@ std::vector<const benchmark*> select(const options& o) {
     return selected;
 }
 
-void write_json(const std::string& path, const std::string& text) {
-    if (path == "-") {
-        fmt::print("{}\n{}\n{}\n", json_begin, text, json_end);
-        return;
+/// For `xos bench`, which reads them, and for nobody else.
+class machine_lines {
+  public:
+    explicit machine_lines(bool wanted) : wanted_(wanted) {}
+    void operator()(const nlohmann::ordered_json& what) const {
+        if (!wanted_) return;
+        // What a side has remarked may be cut in the middle of a character.
+        using handler = nlohmann::ordered_json::error_handler_t;
+        fmt::print("{}{}\n", machine_line, what.dump(-1, ' ', false, handler::replace));
+        std::fflush(stdout);
     }
-    std::ofstream file(path);
-    file << text << '\n';
-    if (!file.flush()) throw std::runtime_error("cannot write " + path);
+
+  private:
+    bool wanted_;
+};
+
+nlohmann::ordered_json facts(const options& o, unsigned rounds) {
+    nlohmann::ordered_json run{{"engine", o.engine},
+                               {"mode", xos::name(o.mode)},
+                               {"transport", xos::name(o.transport)},
+                               {"unit", symbol(o.how.unit)},
+                               {"rounds", rounds},
+                               {"quick", o.quick}};
+    run.update(facts_of_program());
+    run["machine"] = facts_of_machine();
+    return run;
+}
+
+/// The row as JSON; the table has its line then.
+nlohmann::ordered_json measure(const benchmark& b, const options& o, const runner& how,
+                               const table& out) {
+    if (needs_cell(b) && !xos::started()) {
+        xos::start(options_of_cell());
+        if (o.mode == xos::mode::automatic)
+            fmt::print("mode {}: {}\n", xos::name(xos::current_mode()), xos::mode_reason());
+    }
+    nlohmann::ordered_json row;
+    if (const auto way = xos::current_transport();
+        b.way != xos::transport::automatic && b.way != way) {
+        const std::string why = fmt::format("the transport is {}", xos::name(way));
+        out.left_out(b, why);
+        row = to_json(b, o.how.unit, "left_out", why);
+    } else {
+        const result r = how.run(b);
+        out.line(r);
+        row = to_json(r, o.how.unit);
+    }
+    row["mode"] = xos::name(xos::started() ? xos::current_mode() : o.mode);
+    row["transport"] = xos::name(xos::started() ? xos::current_transport() : o.transport);
+    return row;
 }
 
 int run(const options& o) {
-    const limits bounds = o.limits_file.empty() ? limits{} : read_limits(o.limits_file);
     const auto rows = select(o);
     if (rows.empty())
         throw std::runtime_error("no benchmark of that suite or name; --list shows them");
     set_options_of_cell({.mode = o.mode, .transport = o.transport});
-    const runner measure(o.how);
+    const runner how(o.how);
     const table out(rows, o.how.unit, o.verbose ? detail::verbose : detail::plain);
+    const machine_lines tell(o.machine_lines);
     unsigned rounds = 0;
     for (const auto* b : rows) rounds = std::max(rounds, std::min(o.how.rounds, b->most_rounds));
+    tell({{"run", facts(o, rounds)}});
     out.header(o.engine, fmt::format("mode {}", xos::name(o.mode)), rounds);
-    std::vector<result> results;
-    unsigned failed = 0;
-    for (const auto* b : rows) {
-        try {
-            if (!needs_child(*b) && !xos::started()) xos::start(options_of_cell());
-            if (const auto way = xos::current_transport();
-                b->way != xos::transport::automatic && b->way != way) {
-                out.left_out(*b, fmt::format("the transport is {}", xos::name(way)));
-                // What has a limit must be measured.
-                failed += bounds.contains(full_name(*b));
-                continue;
-            }
-            results.push_back(measure.run(*b));
-            out.line(results.back());
-        } catch (const std::exception& e) {
-            failed++;
-            out.failure(*b, e.what());
-        }
-    }
-    const xos::mode taken = xos::started() ? xos::current_mode() : o.mode;
-    if (o.mode == xos::mode::automatic && xos::started()) {
-        fmt::print("mode {}: {}\n", xos::name(taken), xos::mode_reason());
-    }
-    if (!o.json.empty()) {
-        write_json(o.json, to_json({o.engine, xos::name(taken), o.how.unit}, results));
-    }
-    failed += check_limits(bounds, results);
-    return failed ? some_failed : 0;
+    unsigned failures = 0;
+    const row_events events{
+        .begins =
+            [&](std::size_t i) {
+                tell({{"next", full_name(*rows[i])}, {"number", i + 1}, {"of", rows.size()}});
+            },
+        .ended =
+            [&](std::size_t, const std::string& row) {
+                tell({{"row", nlohmann::ordered_json::parse(row)}});
+            },
+        .failed =
+            [&](std::size_t i, const std::string& why) {
+                failures++;
+                out.failure(*rows[i], why);
+                tell({{"row", to_json(*rows[i], o.how.unit, "failed", why)}});
+            }};
+    const auto line = [&](std::size_t i) {
+        using handler = nlohmann::ordered_json::error_handler_t;
+        return measure(*rows[i], o, how, out).dump(-1, ' ', false, handler::replace);
+    };
+    if (!run_rows(rows.size(), line, o.row_seconds, events)) return interrupted;
+    return failures ? some_failed : 0;
 }
 
 int list(const options& o) {
@@ -135,6 +176,7 @@ int main(int argc, char** argv) {
     CLI::App app("Measures libxos beside Linux", "xos-bench");
     add_options(app, o);
     app.add_option("--engine", o.engine, "What to call this machine in the output");
+    app.add_flag("--machine-lines", o.machine_lines, "Also lines of JSON for xos bench");
     app.allow_extras();
     app.callback([&app] { refuse_unknown(app); });
     try {
@@ -142,14 +184,14 @@ int main(int argc, char** argv) {
     } catch (const CLI::ParseError& e) {
         return app.exit(e) == 0 ? 0 : wrong_use;
     }
-    o.how.rounds = o.rounds ? o.rounds : o.how.unit == unit::time ? 51 : 9;
+    if (o.quick) o.how.round_nanoseconds /= 2;
+    o.how.rounds = o.rounds                   ? o.rounds
+                   : o.how.unit == unit::time ? (o.quick ? 5 : 51)
+                                              : (o.quick ? 5 : 10);
     try {
         check_suites(o);
         if (o.only_list) return list(o);
         if (o.only_programs) return list_programs(o);
-        if (!o.limits_file.empty() && o.how.unit != unit::instructions) {
-            throw std::runtime_error("--limits needs --unit=instructions: times do not repeat");
-        }
         return run(o);
     } catch (const std::exception& e) {
         fmt::print(stderr, "xos-bench: {}\n", e.what());

@@ -31,7 +31,9 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
     // Further off, it is another word.
     std::size_t least = word.size() / 3 + 2;
     for (const auto& candidate : known) {
-        if (const auto d = distance(word, candidate); d < least) {
+        // Who abbreviates means what begins so.
+        const bool begins = !word.empty() && candidate.rfind(word, 0) == 0;
+        if (const auto d = begins ? 0 : distance(word, candidate); d < least) {
             least = d;
             found = candidate;
         }
@@ -49,7 +51,7 @@ void add_options(CLI::App& app, options& o) {
                                                            {"module", xos::transport::module}};
     const std::map<std::string, unit> units{{"time", unit::time},
                                             {"instructions", unit::instructions}};
-    app.add_option("SUITES,--suite", o.suites, "Only these suites; --list shows all");
+    app.add_option("SUITES", o.suites, "Only these suites; --list shows all");
     app.add_option("--filter", o.filter, "Only benchmarks whose suite/name contains this");
     app.add_flag("--list", o.only_list, "List the benchmarks and run none");
     app.add_flag("--programs", o.only_programs,
@@ -58,16 +60,22 @@ void add_options(CLI::App& app, options& o) {
         ->transform(CLI::CheckedTransformer(modes).description(""));
     app.add_option("--transport", o.transport, "How calls reach Linux: auto, exit, module")
         ->transform(CLI::CheckedTransformer(transports).description(""));
-    app.add_option("--rounds", o.rounds, "Rounds of each side; 51, or 9 for instructions")
+    app.add_flag(
+        "--quick", o.quick,
+        "Fewer and shorter rounds, and no whole programs unless their suite is named: less "
+        "certain, in two minutes");
+    app.add_option("--rounds", o.rounds,
+                   "Rounds of each side; 51, or 10 for instructions, and 5 with --quick")
+        ->check(CLI::PositiveNumber);
+    app.add_option(
+           "--row-seconds", o.row_seconds,
+           "A row that takes more of the machine's own clock has failed; 300, or less where "
+           "that clock runs with the instructions")
         ->check(CLI::PositiveNumber);
     app.add_option("--unit", o.how.unit,
                    "time, or instructions where the TSC counts those: on emulated machines")
         ->transform(CLI::CheckedTransformer(units).description(""));
     app.add_flag("-v,--verbose", o.verbose, "Also minima, medians and median deviations");
-    app.add_option("--json", o.json, "Also write the rows to this file; - for standard output");
-    app.add_option("--limits", o.limits_file,
-                   "JSON of the most instructions and exits that benchmarks may take; exceeded, "
-                   "the status is 1");
 }
 
 void refuse_unknown(const CLI::App& app) {

@@ -6,20 +6,21 @@
 #include <string>
 #include <vector>
 
-#include "bench/report.hpp"
 #include "bench/runner.hpp"
 
 namespace xos::bench {
 
 struct options {
     std::vector<std::string> suites;
-    std::string filter, json, limits_file;
+    std::string filter;
     std::string engine = "native";
     xos::mode mode = xos::mode::automatic;
     xos::transport transport = xos::transport::automatic;
     plan how;
-    unsigned rounds = 0;  ///< 0 for as many as the unit wants
-    bool verbose = false, only_list = false, only_programs = false;
+    unsigned rounds = 0;         ///< 0 for as many as the unit wants
+    unsigned row_seconds = 300;  ///< of the machine's own clock
+    bool quick = false, verbose = false, only_list = false, only_programs = false;
+    bool machine_lines = false;
 };
 
 /// All but --engine, which means something else to each program. `o` outlives the parsing.

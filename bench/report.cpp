@@ -4,18 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <stdexcept>
+#include <optional>
+#include <utility>
+
+#include "bench/headlines.hpp"
 
 namespace xos::bench {
 
 namespace {
-
-const char* symbol(unit u) {
-    return u == unit::time ? "ns" : "instructions";
-}
 
 /// Four digits that mean something.
 std::string number(double v) {
@@ -50,32 +46,56 @@ std::string spread(const distribution& d) {
                        number(d.deviation), d.operations);
 }
 
+/// Where rounds of a side differ by so much, or where the interval is so wide, the row says so.
+constexpr double much_drift = 0.1, wide_interval = 0.1;
+
+/// What makes the figures doubtful, or nothing.
+std::string noise(const result& r, unit u) {
+    if (u != unit::time) return {};
+    std::string text;
+    const auto add = [&](const std::string& why) {
+        text += (text.empty() ? "noisy: " : ", ") + why;
+    };
+    if (const auto faster = ratio(r, u); faster && r.of_ratio && *faster > 0) {
+        const double width = (r.of_ratio->high - r.of_ratio->low) / *faster;
+        if (width > wide_interval)
+            add(fmt::format("the ratio is known within {:.0f} % only", width * 100));
+    }
+    if (const double by = drift(r.xos_way.rounds); by > much_drift)
+        add(fmt::format("later rounds differ from earlier ones by {:.0f} %", by * 100));
+    if (const double by = r.linux_way ? drift(r.linux_way->rounds) : 0; by > much_drift)
+        add(fmt::format("later rounds of Linux differ from earlier ones by {:.0f} %", by * 100));
+    return text;
+}
+
 /// Of whole programs, which do not repeat exactly: by how much the rounds of each side differ.
 std::string difference_of_rounds(const result& r) {
     if (r.what->only_in != unit::instructions || !r.linux_way) return {};
     const auto percent = [](const distribution& d) { return (d.maximum / d.minimum - 1) * 100; };
     // One round does not differ.
     if (percent(r.xos_way) == 0 && percent(*r.linux_way) == 0) return {};
-    return fmt::format("; rounds differ by {:.1f} %, Linux: {:.1f} %", percent(r.xos_way),
+    return fmt::format("rounds differ by {:.1f} %, Linux: {:.1f} %", percent(r.xos_way),
                        percent(*r.linux_way));
 }
 
-/// What the sides have found out, and then the rest.
-std::string remarks(const result& r) {
-    return (r.remark.empty() ? "" : "; " + r.remark) +
-           (r.linux_remark.empty() ? "" : "; Linux: " + r.linux_remark) + difference_of_rounds(r);
-}
-
-std::string now() {
-    const std::time_t t = std::time(nullptr);
-    std::tm utc;
-    gmtime_r(&t, &utc);
-    char text[32];
-    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    return text;
+/// What the sides have found out, and then the rest; each after a mark.
+std::string remarks(const result& r, unit u) {
+    std::string all;
+    const auto add = [&](const char* whose, const std::string& text) {
+        if (!text.empty()) all += "; " + (whose + text);
+    };
+    add("", r.remark);
+    add("Linux: ", r.linux_remark);
+    add("", difference_of_rounds(r));
+    add("", noise(r, u));
+    return all;
 }
 
 }  // namespace
+
+const char* symbol(unit u) {
+    return u == unit::time ? "ns" : "instructions";
+}
 
 table::table(const std::vector<const benchmark*>& rows, unit u, detail d)
     : unit_(u), detail_(d), name_width_(10) {
@@ -98,7 +118,7 @@ void table::line(const result& r) const {
     fmt::print("{:<{}} {:>12} {:>12} {:>8} {:>9.2f}  {}{}{}\n", full_name(*r.what), name_width_,
                r.linux_way ? number(value_of(*r.linux_way, unit_)) : "-",
                number(value_of(r.xos_way, unit_)), faster ? fmt::format("{:.2f}", *faster) : "-",
-               r.exits, r.what->note, remarks(r), other_ways(r, unit_));
+               r.exits, r.what->note, remarks(r, unit_), other_ways(r, unit_));
     if (detail_ == detail::verbose) {
         if (r.linux_way) fmt::print("{:<{}}   linux: {}\n", "", name_width_, spread(*r.linux_way));
         for (const auto& [name, way] : r.others)
@@ -118,79 +138,65 @@ void table::left_out(const benchmark& b, const std::string& why) const {
     std::fflush(stdout);
 }
 
-std::string to_json(const description& d, const std::vector<result>& results) {
-    auto rows = nlohmann::ordered_json::array();
-    for (const auto& r : results) {
-        nlohmann::ordered_json row{
-            {"suite", r.what->suite}, {"name", r.what->name}, {"unit", symbol(d.unit)}};
-        row["linux"] = nullptr;
-        if (r.linux_way) row["linux"] = rounded(value_of(*r.linux_way, d.unit));
-        row["xos"] = rounded(value_of(r.xos_way, d.unit));
-        row["ratio"] = nullptr;
-        if (const auto faster = ratio(r, d.unit)) row["ratio"] = rounded(*faster);
-        for (const auto& [name, way] : r.others)
-            row["other_ways"][name] = rounded(value_of(way, d.unit));
-        row["exits_per_op"] = rounded(r.exits);
-        if (!r.remark.empty()) row["note"] = r.remark;
-        if (!r.linux_remark.empty()) row["linux_note"] = r.linux_remark;
-        rows.push_back(std::move(row));
-    }
-    const nlohmann::ordered_json all{
-        {"engine", d.engine}, {"mode", d.mode}, {"date", now()}, {"rows", std::move(rows)}};
-    return all.dump(1);
-}
-
 namespace {
 
-limit read_limit(const nlohmann::json& json, const std::string& where) {
-    if (json.is_number()) return {.instructions = json.get<double>()};
-    if (!json.is_object()) throw std::runtime_error(where + " is neither a number nor an object");
-    limit l;
-    for (const auto& [key, value] : json.items()) {
-        double* const member = key == "instructions" ? &l.instructions
-                               : key == "exits"      ? &l.exits
-                                                     : nullptr;
-        if (!member) throw std::runtime_error(where + " has " + key + ", which has no limit");
-        if (!value.is_number()) throw std::runtime_error(where + ": " + key + " is no number");
-        *member = value.get<double>();
-    }
-    return l;
+nlohmann::ordered_json numbers(const std::vector<double>& values) {
+    auto all = nlohmann::ordered_json::array();
+    for (const double v : values) all.push_back(rounded(v));
+    return all;
+}
+
+/// What every row has, in the order of the schema.
+nlohmann::ordered_json empty_row(const benchmark& b, unit u) {
+    nlohmann::ordered_json row{{"suite", b.suite}, {"name", b.name}, {"unit", symbol(u)}};
+    for (const char* figure :
+         {"linux", "xos", "ratio", "ci_low", "ci_high", "exits_per_op", "cpu_ratio"})
+        row[figure] = nullptr;
+    row["peers"] = nlohmann::ordered_json::object();
+    row["note"] = "";
+    row["what"] = b.note;
+    if (const char* headline = headline_of(b)) row["headline"] = headline;
+    row["state"] = "measured";
+    return row;
 }
 
 }  // namespace
 
-limits read_limits(const std::string& path) {
-    std::ifstream file(path);
-    const auto json = nlohmann::json::parse(file, nullptr, false);
-    if (!json.is_object()) throw std::runtime_error(path + " holds no JSON object");
-    limits l;
-    for (const auto& [name, value] : json.items()) {
-        const auto& all = all_benchmarks();
-        if (std::none_of(all.begin(), all.end(),
-                         [&](const auto& b) { return full_name(b) == name; })) {
-            throw std::runtime_error(path + " names " + name + ", which is no benchmark");
-        }
-        l[name] = read_limit(value, path + ": " + name);
+nlohmann::ordered_json to_json(const result& r, unit u) {
+    auto row = empty_row(*r.what, u);
+    row["xos"] = rounded(value_of(r.xos_way, u));
+    if (r.linux_way) row["linux"] = rounded(value_of(*r.linux_way, u));
+    if (const auto faster = ratio(r, u)) row["ratio"] = rounded(*faster);
+    if (r.of_ratio && !row["ratio"].is_null()) {
+        row["ci_low"] = rounded(r.of_ratio->low);
+        row["ci_high"] = rounded(r.of_ratio->high);
     }
-    return l;
+    row["exits_per_op"] = rounded(r.exits);
+    // All that a counting machine does is counted: there the processor's time is the figure itself.
+    if (u == unit::time && r.linux_way && r.xos_way.cpu > 0)
+        row["cpu_ratio"] = rounded(r.linux_way->cpu / r.xos_way.cpu);
+    auto samples = nlohmann::ordered_json::object();
+    samples["linux"] = r.linux_way ? numbers(r.linux_way->rounds) : nlohmann::ordered_json::array();
+    samples["xos"] = numbers(r.xos_way.rounds);
+    for (const auto& [name, way] : r.others) {
+        row["peers"][name] = rounded(value_of(way, u));
+        samples["peers"][name] = numbers(way.rounds);
+    }
+    // Without the mark that joins them to the line for people.
+    if (const auto text = remarks(r, u); !text.empty()) row["note"] = text.substr(2);
+    row["noisy"] = !noise(r, u).empty();
+    row["operations"] = {{"xos", r.xos_way.operations}};
+    if (r.linux_way) row["operations"]["linux"] = r.linux_way->operations;
+    row["samples"] = std::move(samples);
+    return row;
 }
 
-unsigned check_limits(const limits& l, const std::vector<result>& results) {
-    unsigned exceeded = 0;
-    const auto check = [&](const result& r, double value, double most, const char* what) {
-        if (value <= most) return;
-        exceeded++;
-        fmt::print("{} takes {} {}, more than its limit of {}\n", full_name(*r.what), number(value),
-                   what, number(most));
-    };
-    for (const auto& r : results) {
-        const auto limit = l.find(full_name(*r.what));
-        if (limit == l.end()) continue;
-        check(r, value_of(r.xos_way, unit::instructions), limit->second.instructions,
-              symbol(unit::instructions));
-        check(r, r.exits, limit->second.exits, "exits");
-    }
-    return exceeded;
+nlohmann::ordered_json to_json(const benchmark& b, unit u, const std::string& state,
+                               const std::string& why) {
+    auto row = empty_row(b, u);
+    row["note"] = why;
+    row["state"] = state;
+    return row;
 }
 
 }  // namespace xos::bench

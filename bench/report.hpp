@@ -1,8 +1,7 @@
-// What a run tells: the table for people, JSON for programs, and whether limits hold.
+// What a run tells: the table for people, and JSON for programs.
 #pragma once
 
-#include <limits>
-#include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -28,30 +27,18 @@ class table {
     int name_width_;
 };
 
-struct description {
-    std::string engine, mode;
-    bench::unit unit;
-};
+/// Standard output carries a line with this and a JSON object for `xos bench`, among those for people:
+/// an emulated machine has no other way to hand over anything. The object has one of these members:
+/// `run`, the facts, first of all; `next`, the row that is now measured, with its `number` and
+/// `of`; `row`.
+inline constexpr const char* machine_line = "XOS-BENCH ";
 
-std::string to_json(const description& d, const std::vector<result>& results);
+/// A row as bench/results.schema.json describes it, but for what `xos bench` adds.
+nlohmann::ordered_json to_json(const result& r, unit u);
+/// One without figures; `state` is "failed" or "left_out".
+nlohmann::ordered_json to_json(const benchmark& b, unit u, const std::string& state,
+                               const std::string& why);
 
-/// Lines between which standard output carries JSON, for `--json -`: an emulated machine has no
-/// other way to hand over a file.
-inline constexpr const char* json_begin = "XOS-BENCH-JSON-BEGIN";
-inline constexpr const char* json_end = "XOS-BENCH-JSON-END";
-
-/// The most that libxos may take for an operation.
-struct limit {
-    double instructions = std::numeric_limits<double>::infinity();
-    double exits = std::numeric_limits<double>::infinity();
-};
-using limits = std::map<std::string, limit>;  ///< by full name
-
-/// A number in the file is one of instructions; an object has `instructions`, `exits` or both.
-/// @throws std::runtime_error when the file holds something else, or names no benchmark.
-limits read_limits(const std::string& path);
-
-/// Says what exceeds its limit; returns how many do.
-unsigned check_limits(const limits& l, const std::vector<result>& results);
+const char* symbol(unit u);
 
 }  // namespace xos::bench

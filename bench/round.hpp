@@ -11,6 +11,7 @@ namespace xos::bench {
 struct round_result {
     std::uint64_t ticks;  ///< of all operations
     std::uint64_t exits;
+    std::uint64_t cpu;  ///< nanoseconds of processor time, of this process and its ended children
 };
 
 /// The ticks of so many operations, here.

@@ -1,5 +1,7 @@
 #include "bench/runner.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -11,20 +13,39 @@ namespace xos::bench {
 
 namespace {
 
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
+double minimum(std::vector<double> values) {
+    return *std::min_element(values.begin(), values.end());
 }
 
-distribution describe(const std::vector<double>& values, std::uint64_t operations) {
+distribution describe(const std::vector<double>& values, std::uint64_t operations, double cpu) {
     const auto [least, most] = std::minmax_element(values.begin(), values.end());
-    distribution d{median(values), *least, 0, *most, operations};
+    distribution d{median(values), *least, 0, *most, operations, values, cpu};
     std::vector<double> away;
     for (const double v : values) away.push_back(std::abs(v - d.median));
     d.deviation = median(away);
     return d;
 }
+
+/// What needs one processor stays on one, and so do the threads and processes that it makes.
+class pinned {
+  public:
+    explicit pinned(const benchmark& b) {
+        sched_getaffinity(0, sizeof before_, &before_);
+        if (b.processors > 1) return;
+        int last = CPU_SETSIZE - 1;
+        while (last > 0 && !CPU_ISSET(last, &before_)) last--;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(last, &one);
+        sched_setaffinity(0, sizeof one, &one);
+    }
+    ~pinned() { sched_setaffinity(0, sizeof before_, &before_); }
+    pinned(const pinned&) = delete;
+    pinned& operator=(const pinned&) = delete;
+
+  private:
+    cpu_set_t before_{};
+};
 
 std::uint64_t round_overhead() {
     const side nothing{.where = place::outside, .run = [](std::uint64_t) {}};
@@ -38,6 +59,7 @@ struct series {
     const side* what;
     std::uint64_t operations;
     std::vector<double> ticks = {};  ///< per operation
+    std::vector<double> cpu = {};    ///< nanoseconds of processor time, per operation
     double exits = 0;                ///< per operation, the last round's
     std::string remark = {};
 
@@ -46,6 +68,7 @@ struct series {
         const round_result r = run_round(*what, operations);
         const std::uint64_t net = r.ticks - std::min(r.ticks, what->measure ? 0 : overhead);
         ticks.push_back(static_cast<double>(net) / static_cast<double>(operations));
+        cpu.push_back(static_cast<double>(r.cpu) / static_cast<double>(operations));
         exits = static_cast<double>(r.exits) / static_cast<double>(operations);
         if (auto text = take_remark(); !text.empty()) remark = std::move(text);
     }
@@ -82,6 +105,7 @@ std::uint64_t runner::length_of_round(const side& s, std::uint64_t counted) cons
 }
 
 result runner::run(const benchmark& b) const {
+    const pinned here(b);
     std::vector<series> sides{{&b.xos_way, length_of_round(b.xos_way, b.counted_operations)}};
     if (b.linux_way)
         sides.push_back({&*b.linux_way, length_of_round(*b.linux_way, b.counted_operations)});
@@ -101,15 +125,17 @@ result runner::run(const benchmark& b) const {
     };
     const auto distribution_of = [&](const side& what) {
         const series& s = series_of(what);
-        distribution d = describe(s.ticks, s.operations);
-        for (double* v : {&d.median, &d.minimum, &d.deviation, &d.maximum}) *v = in_unit(*v);
-        return d;
+        std::vector<double> rounds;
+        for (const double t : s.ticks) rounds.push_back(in_unit(t));
+        return describe(rounds, s.operations, median(s.cpu));
     };
     const series& ours = series_of(b.xos_way);
-    result r{&b, {}, distribution_of(b.xos_way), {}, ours.exits, ours.remark, {}};
+    result r{&b, {}, distribution_of(b.xos_way), {}, ours.exits, ours.remark, {}, {}};
     if (b.linux_way) {
         r.linux_way = distribution_of(*b.linux_way);
         r.linux_remark = series_of(*b.linux_way).remark;
+        r.of_ratio = bootstrap(r.linux_way->rounds, r.xos_way.rounds,
+                               plan_.unit == unit::instructions ? minimum : median);
     }
     for (const auto* other : others) r.others.push_back({other->name, distribution_of(other->way)});
     return r;
@@ -117,10 +143,6 @@ result runner::run(const benchmark& b) const {
 
 double value_of(const distribution& d, unit u) {
     return u == unit::instructions ? d.minimum : d.median;
-}
-
-bool needs_child(const benchmark& b) {
-    return b.xos_way.where == place::child || b.xos_way.where == place::own_cell;
 }
 
 }  // namespace xos::bench

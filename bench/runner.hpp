@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bench/harness.hpp"
+#include "bench/statistics.hpp"
 
 namespace xos::bench {
 
@@ -21,7 +22,9 @@ struct plan {
 struct distribution {
     double median, minimum, deviation;  ///< the median of the absolute deviations from the median
     double maximum;
-    std::uint64_t operations;  ///< in a round
+    std::uint64_t operations;    ///< in a round
+    std::vector<double> rounds;  ///< all of them, as they came
+    double cpu;                  ///< nanoseconds of processor time; the median
 };
 
 struct other_result {
@@ -36,6 +39,7 @@ struct result {
     std::vector<other_result> others;  ///< what is available, as the benchmark lists it
     double exits;                      ///< per operation of libxos's way
     std::string remark, linux_remark;
+    std::optional<interval> of_ratio;  ///< where there is a Linux way
 };
 
 class runner {
@@ -58,7 +62,5 @@ class runner {
 
 /// The number the table shows.
 double value_of(const distribution& d, unit u);
-
-bool needs_child(const benchmark& b);
 
 }  // namespace xos::bench

@@ -15,13 +15,13 @@ set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config python3
        libboost-context-dev libboost-dev libboost-fiber-dev libpth-dev libjemalloc-dev libmimalloc-dev libcli11-dev libfmt-dev
-       nlohmann-json3-dev liburing-dev catch2 libzydis-dev)
+       nlohmann-json3-dev liburing-dev catch2 libzydis-dev libjs-chart.js)
 run=(redis-tools)
 bench=(openssl sqlite3 perl python3 redis-server memcached nginx-light)
 # python3 is a program under test besides a tool: the tests need Debian's own /usr/bin/python3.
 test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools procps
       qemu-system-x86 busybox-static cpio kmod
-      bochsbios binutils make patch sparse libelf1 xz-utils zstd)
+      bochsbios binutils make patch sparse libelf1 xz-utils zstd python3-jsonschema)
 programs=(libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
           redis-server memcached nginx-light wrk postgresql-15)
 kmod=(linux-headers-amd64 make kmod)

@@ -50,7 +50,8 @@ const registration rows[] = {
                     mimalloc<latency_loop>(1),
                     {"mmap, huge pages", latencies<mappings>(own_process)},
                     {"glibc that keeps all", latencies<glibc, keep_all_memory>(own_process)}},
-         .most_rounds = 11}),
+         .most_rounds = 11,
+         .processors = 2}),
     registration({.suite = "alloc",
                   .name = "alloc-p999-jemalloc",
                   .note = "the same; glibc, jemalloc inside on an arena, resident",
@@ -58,14 +59,16 @@ const registration rows[] = {
                   .xos_way = latencies<jemalloc, put_jemalloc_on_populated_arena>(own_cell),
                   .counted_operations = 1,
                   .others = {{"jemalloc", latencies<jemalloc>(own_process)}},
-                  .most_rounds = 11}),
+                  .most_rounds = 11,
+                  .processors = 2}),
     registration({.suite = "alloc",
                   .name = "alloc-p999-glibc",
                   .note = "the same; glibc, which inside has the process's arena",
                   .linux_way = latencies<glibc>(own_process),
                   .xos_way = latencies<glibc>(own_cell),
                   .counted_operations = 1,
-                  .most_rounds = 11}),
+                  .most_rounds = 11,
+                  .processors = 2}),
 };
 
 }  // namespace

@@ -31,13 +31,15 @@ const registration rows[] = {
          .linux_way = mixed_objects<jemalloc>(place::own_process),
          .xos_way = mixed_objects<jemalloc, put_jemalloc_on_arena>(place::own_cell),
          .counted_operations = 8192,
-         .others = {{"glibc", mixed_objects<glibc>(place::own_process)}, mimalloc<mixed_loop>()}}),
+         .others = {{"glibc", mixed_objects<glibc>(place::own_process)}, mimalloc<mixed_loop>()},
+         .processors = 2}),
     registration({.suite = "alloc",
                   .name = "malloc-mix-glibc",
                   .note = "the same; glibc",
                   .linux_way = mixed_objects<glibc>(place::own_process),
                   .xos_way = mixed_objects<glibc>(place::own_cell),
-                  .counted_operations = 8192}),
+                  .counted_operations = 8192,
+                  .processors = 2}),
 };
 
 }  // namespace

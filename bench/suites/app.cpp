@@ -66,7 +66,8 @@ registration row(const char* name, const char* note) {
                                      .most = 1},
                          .counted_operations = 1,
                          .most_rounds = 7,
-                         .only_in = unit::time});
+                         .only_in = unit::time,
+                         .processors = 2});
 }
 
 /// Text that can be compressed, the same each time.

@@ -149,7 +149,8 @@ benchmark counted(const char* name, const char* note, const side& linux_way, con
             .counted_operations = requests_a_round,
             .most_rounds = rounds,
             .only_in = unit::instructions,
-            .programs = {what}};
+            .programs = {what},
+            .processors = 2};
 }
 
 /// With XOS_EVENT_LOOPS=batched, or not.

@@ -75,7 +75,8 @@ void add_row(const char* name, const char* note) {
                               .most = 1},
                   .counted_operations = 1,
                   .most_rounds = 5,
-                  .only_in = unit::time});
+                  .only_in = unit::time,
+                  .processors = 2});
 }
 
 command nginx(std::uint16_t port) {

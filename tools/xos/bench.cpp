@@ -1,312 +1,373 @@
-// xos bench: the benchmarks, on this machine or on an emulated one.
-#include <spawn.h>
-#include <sys/wait.h>
+// xos bench: the benchmarks, on this machine and on emulated ones.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <csignal>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
-#include <fstream>
-#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include "bench/options.hpp"
-#include "bench/report.hpp"
+#include "tools/xos/bench_engines.hpp"
+#include "tools/xos/bench_results.hpp"
 #include "tools/xos/commands.hpp"
+#include "tools/xos/output_file.hpp"
 
 namespace xos::tool {
 
 namespace {
 
-namespace fs = std::filesystem;
-using words = std::vector<std::string>;
-
 struct bench_options {
-    std::string engine = "native", module;
+    std::string engine = "native", json, html, markdown, compare, limits_file, reason;
+    words from;
     bench::options of_benchmarks;
-    /// Those again, as words: all, and what is the same on an emulated machine.
-    words all, same_there;
-    bool has_mode = false;
+    bench_words passed;
+    words command_line;
+
+    bool runs() const { return from.empty(); }
+    /// Where one output is standard output, it has that for itself.
+    bool uses_standard_output() const { return json == "-" || html == "-" || markdown == "-"; }
 };
 
-fs::path first_of(std::initializer_list<fs::path> candidates, const std::string& what) {
-    std::string looked_at;
-    for (const auto& candidate : candidates) {
-        std::error_code ignored;
-        if (fs::exists(candidate, ignored)) return fs::canonical(candidate);
-        looked_at += "\n  " + candidate.lexically_normal().string();
+constexpr int status_interrupted = 130;
+
+std::string now() {
+    const std::time_t t = std::time(nullptr);
+    std::tm utc;
+    gmtime_r(&t, &utc);
+    char text[32];
+    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    return text;
+}
+
+std::vector<const engine*> chosen_engines(const std::string& name) {
+    std::vector<const engine*> chosen;
+    for (const auto& e : all_engines()) {
+        if (name == "all" || name == e.name) chosen.push_back(&e);
     }
-    throw std::runtime_error(what + " is in none of these places:" + looked_at);
+    return chosen;
 }
 
-/// Beside this program in a build tree, or where it was installed.
-fs::path find_preload() {
-    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
-    return first_of(
-        {here / "../lib/libxos-preload.so", here / XOS_LIBRARIES_INSTALLED "/libxos-preload.so"},
-        "libxos-preload.so");
-}
-
-fs::path find_benchmarks() {
-    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
-    return first_of({here / "xos-bench", here / "../libexec/xos/xos-bench"},
-                    "the program with the benchmarks");
-}
-
-fs::path find_machine(const std::string& engine) {
-    const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
-    const std::string script = engine + ".sh";
-    return first_of({here / "../share/xos/engines" / script,
-                     fs::path(XOS_SOURCE_DIR "/tests/engines") / script},
-                    "the script that runs the emulated machine");
-}
-
-class argument_vector {
+/// What runs, and how long is left. Only for a person who looks on.
+class progress {
   public:
-    explicit argument_vector(const words& all) {
-        for (const auto& w : all) pointers_.push_back(const_cast<char*>(w.c_str()));
-        pointers_.push_back(nullptr);
+    progress() : wanted_(isatty(STDERR_FILENO)) {}
+
+    void next(const std::string& engine, const json& what) {
+        if (!wanted_) return;
+        const auto number = what["number"].get<unsigned>(), of = what["of"].get<unsigned>();
+        const auto now = std::chrono::steady_clock::now();
+        if (number == 1) began_ = now;
+        std::string left;
+        if (number > 1) {
+            const double passed = std::chrono::duration<double>(now - began_).count();
+            const double seconds = passed / (number - 1) * (of - number + 1);
+            left = seconds < 90 ? fmt::format(", about {:.0f} s left", seconds)
+                                : fmt::format(", about {:.0f} min left", seconds / 60);
+        }
+        std::fprintf(stderr, "\r\033[K[%u/%u] %s %s%s", number, of, engine.c_str(),
+                     what["next"].get<std::string>().c_str(), left.c_str());
+        std::fflush(stderr);
     }
-    char* const* get() const { return pointers_.data(); }
+    void clear() const {
+        if (wanted_) std::fputs("\r\033[K", stderr);
+    }
 
   private:
-    std::vector<char*> pointers_;
+    bool wanted_;
+    std::chrono::steady_clock::time_point began_;
 };
 
-[[noreturn]] void become(const words& command) {
-    execv(command.front().c_str(), argument_vector(command).get());
-    throw std::system_error(errno, std::system_category(), command.front());
-}
-
-int native(const bench_options& o) {
-    words command{find_benchmarks()};
-    command.insert(command.end(), o.all.begin(), o.all.end());
-    become(command);
-}
-
-/// Where the machine finds what is taken along. The benchmarks look for the library beside `bin`.
-constexpr const char *benchmarks_there = "/usr/bin/xos-bench", *limits_there = "/limits.json",
-                     *preload_there = "/usr/lib/libxos-preload.so";
-
-/// Whole programs are taken to where they are here, and with them what makes cells of them.
-void take_along(const std::vector<fs::path>& programs, words& command, words& environment) {
-    if (programs.empty()) return;
-    std::set<std::string> folders{"/usr/bin", "/usr/sbin"};
-    for (const auto& path : programs) {
-        command.insert(command.end(), {"--program", path.string()});
-        folders.insert(path.parent_path());
-    }
-    command.insert(command.end(), {"--mem", "2048", "--timeout", "1200", "--file",
-                                   find_preload().string() + '=' + preload_there});
-    std::string path = "PATH=";
-    for (const auto& folder : folders) path += (path.back() == '=' ? "" : ":") + folder;
-    environment = {"/usr/bin/env", path};
-}
-
-words emulated_command(const bench_options& o, const std::vector<fs::path>& programs) {
-    const std::string& limits = o.of_benchmarks.limits_file;
-    words command{find_machine(o.engine),
-                  "--icount",
-                  "--timeout",
-                  "600",
-                  "--file",
-                  find_benchmarks().string() + '=' + benchmarks_there};
-    if (!o.module.empty()) {
-        command.insert(command.end(), {"--module", fs::canonical(o.module).string()});
-    }
-    if (!limits.empty()) {
-        command.insert(command.end(),
-                       {"--file", fs::canonical(limits).string() + '=' + limits_there});
-    }
-    words environment;
-    take_along(programs, command, environment);
-    command.push_back("--");
-    command.insert(command.end(), environment.begin(), environment.end());
-    command.insert(command.end(),
-                   {benchmarks_there, "--unit=instructions", "--engine=" + o.engine});
-    if (!o.has_mode) command.push_back("--mode=ring0");
-    if (!o.of_benchmarks.json.empty()) command.push_back("--json=-");
-    if (!limits.empty()) command.push_back(std::string("--limits=") + limits_there);
-    command.insert(command.end(), o.same_there.begin(), o.same_there.end());
-    return command;
-}
-
-/// A command whose standard output is ours to read.
-class reader {
+/// Of a run of one engine: each row says how it was measured, and the facts say when.
+class collector {
   public:
-    explicit reader(const words& command) {
-        int ends[2];
-        if (pipe(ends) != 0) throw std::system_error(errno, std::system_category(), "pipe");
-        posix_spawn_file_actions_t actions;
-        posix_spawn_file_actions_init(&actions);
-        posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-        posix_spawn_file_actions_addclose(&actions, ends[0]);
-        posix_spawn_file_actions_addclose(&actions, ends[1]);
-        const int failed = posix_spawn(&child_, command.front().c_str(), &actions, nullptr,
-                                       argument_vector(command).get(), environ);
-        posix_spawn_file_actions_destroy(&actions);
-        close(ends[1]);
-        stream_ = fdopen(ends[0], "r");
-        if (failed) throw std::system_error(failed, std::system_category(), command.front());
-    }
-    ~reader() { std::fclose(stream_); }
-    reader(const reader&) = delete;
-    reader& operator=(const reader&) = delete;
+    collector(results& all, const engine& e, const bench_options& o)
+        : all_(all), engine_(e), options_(o), first_row_(all.rows.size()) {}
 
-    /// A line with its end; false when there are no more.
-    bool next(std::string& line) {
+    void take(const json& object, progress& line) {
+        if (object.contains("run")) {
+            json run = object["run"];
+            run["date"] = now();
+            run["options"] = options_.command_line;
+            all_.runs.push_back(std::move(run));
+            has_run_ = true;
+        } else if (object.contains("next")) {
+            line.next(engine_.name, object);
+        } else if (object.contains("row")) {
+            all_.rows.push_back(object["row"]);
+        }
+    }
+
+    void finish(bool interrupted) {
+        if (!has_run_) return;
+        json& run = all_.runs.back();
+        // A cell of its own does not tell its mode, but takes the same as others.
+        for (std::size_t i = first_row_; i < all_.rows.size(); i++) {
+            for (const char* how : {"mode", "transport"}) {
+                if (const auto found = all_.rows[i].find(how);
+                    found != all_.rows[i].end() && *found != "auto")
+                    run[how] = *found;
+            }
+        }
+        for (std::size_t i = first_row_; i < all_.rows.size(); i++) {
+            json& row = all_.rows[i];
+            row["engine"] = engine_.name;
+            for (const char* how : {"mode", "transport"}) {
+                if (!row.contains(how) || row[how] == "auto") row[how] = run[how];
+            }
+        }
+        run["interrupted"] = interrupted;
+    }
+
+  private:
+    results& all_;
+    const engine& engine_;
+    const bench_options& options_;
+    std::size_t first_row_;
+    bool has_run_ = false;
+};
+
+/// @returns the status, of which the worst counts
+int run_on(const engine& e, const bench_options& o, results& all) {
+    FILE* const table = o.uses_standard_output() ? stderr : stdout;
+    progress line;
+    collector rows(all, e, o);
+    int status = status_failed;
+    try {
+        status = run_engine(
+            e, o.passed, [&](const json& object) { rows.take(object, line); },
+            [&](const std::string& text) {
+                line.clear();
+                std::fputs(text.c_str(), table);
+                std::fflush(table);
+            });
+    } catch (const std::exception& error) {
         line.clear();
-        for (int c; (c = std::fgetc(stream_)) != EOF;) {
-            line += static_cast<char>(c);
-            if (c == '\n') break;
-        }
-        return !line.empty();
+        std::fprintf(stderr, "xos bench: %s: %s\n", e.name, error.what());
     }
-
-    /// As a shell reports it.
-    int status() {
-        int status = 0;
-        while (waitpid(child_, &status, 0) < 0 && errno == EINTR) {
-        }
-        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    }
-
-  private:
-    pid_t child_ = 0;
-    FILE* stream_ = nullptr;
-};
-
-/// Passes the output on, but for what lies between the markers: that goes into the file.
-int run_and_extract(const words& command, const std::string& path) {
-    reader output(command);
-    std::string json;
-    bool within = false;
-    for (std::string line; output.next(line);) {
-        const std::string_view text(line.data(), line.size() - (line.back() == '\n'));
-        if (text == bench::json_begin) {
-            within = true;
-        } else if (text == bench::json_end) {
-            within = false;
-        } else if (within) {
-            json += line;
-        } else {
-            std::fputs(line.c_str(), stdout);
-            std::fflush(stdout);
-        }
-    }
-    const int status = output.status();
-    if (json.empty() || within) {
-        std::fprintf(stderr,
-                     "xos bench: the machine has written no results, so %s is not written\n",
-                     path.c_str());
-        return status ? status : status_failed;
-    }
-    std::ofstream file(path);
-    file << json;
-    if (!file.flush()) throw std::runtime_error("cannot write " + path);
+    line.clear();
+    rows.finish(status == status_interrupted);
     return status;
 }
 
-/// What is wrong with the words is told at once, and not when the machine has booted.
-int check(const words& listing) {
-    reader output(listing);
-    for (std::string line; output.next(line);) {
+int show_lists(const std::vector<const engine*>& engines, const bench_options& o) {
+    const char* what = o.of_benchmarks.only_list ? "--list" : "--programs";
+    int status = status_ok;
+    for (const auto* e : engines) {
+        if (engines.size() > 1) std::printf("%s:\n", e->name);
+        const auto [text, ended] = output_of(listing(*e, o.passed, what));
+        std::fputs(text.c_str(), stdout);
+        status = std::max(status, ended);
     }
-    return output.status();
+    return status;
 }
 
-/// What the benchmarks start. Nothing if a program is missing; then a line has said which.
-std::optional<std::vector<fs::path>> find_programs(const words& listing) {
-    std::vector<fs::path> found;
-    bool all = true;
-    reader output(listing);
-    for (std::string line; output.next(line);) {
-        std::istringstream text(line);
-        std::string name, package, path;
-        text >> name >> package >> std::ws;
-        std::getline(text, path);
-        if (path != "-") {
-            found.emplace_back(path);
-            continue;
-        }
-        all = false;
-        const std::string advice =
-            package == "-"
-                ? "it is built with libxos's examples"
-                : "install the package " + package + ", or all such ones by tools/setup.sh bench";
-        std::fprintf(stderr, "xos bench: %s is missing; %s\n", name.c_str(), advice.c_str());
+/// What is wrong with the words, and limits of what is not there, is told before anything runs.
+int check(const std::vector<const engine*>& engines, const bench_options& o,
+          const std::optional<limits>& bounds) {
+    for (const auto* e : engines) {
+        if (const int status = output_of(listing(*e, o.passed, "--list")).status) return status;
     }
-    if (!all) return std::nullopt;
-    return found;
+    if (!bounds) return status_ok;
+    std::set<std::string> suites;
+    for (const auto& [name, limit] : bounds->by_name.items())
+        suites.insert(name.substr(0, name.find('/')));
+    bench_words of_limits;
+    of_limits.everywhere.assign(suites.begin(), suites.end());
+    of_limits.unit = "instructions";
+    const auto [text, status] = output_of(listing(all_engines().front(), of_limits, "--list"));
+    if (status) return status;
+    for (const auto& [name, limit] : bounds->by_name.items()) {
+        if (("\n" + text).find("\n" + name + ' ') == std::string::npos)
+            throw std::runtime_error(bounds->path + " names " + name + ", which is no benchmark");
+    }
+    return status_ok;
+}
+
+/// @throws std::exception a report cannot be written. All others are then, and the figures are in a
+///         file that the message names.
+void write_reports(const results& all, output_file& json_file, output_file& html_file,
+                   output_file& markdown_file, const std::string& markdown_before) {
+    std::string failures;
+    const auto attempt = [&](output_file& file, auto&& text) {
+        if (!file) return;
+        try {
+            file.write(text());
+        } catch (const std::exception& e) {
+            failures += fmt::format("{}{}", failures.empty() ? "" : "; ", e.what());
+        }
+    };
+    attempt(json_file, [&] { return to_text(all); });
+    attempt(html_file, [&] { return html(all); });
+    attempt(markdown_file, [&] { return markdown(all, markdown_before); });
+    if (failures.empty()) return;
+    const auto kept = std::filesystem::temp_directory_path() /
+                      fmt::format("xos-bench-{}.json", static_cast<int>(getpid()));
+    output_file rescue(kept);
+    rescue.write(to_text(all));
+    throw std::runtime_error(failures + "; the results are in " + kept.string() +
+                             ", for xos bench --from");
+}
+
+/// Of a file that holds more than the tables.
+std::string around_the_tables(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::is_regular_file(path, ignored) ? read_file(path) : std::string();
+}
+
+int judge(const std::optional<limits>& bounds, const bench_options& o, const results& all,
+          FILE* table) {
+    if (!bounds) return status_ok;
+    if (o.reason.empty()) {
+        const std::string text = exceeded(*bounds, all);
+        std::fputs(text.c_str(), table);
+        return text.empty() ? status_ok : status_failed;
+    }
+    limits changed = *bounds;
+    const std::string text = accept(changed, all, o.reason);
+    if (text.empty()) {
+        std::fprintf(table, "every limit of %s holds as it is\n", bounds->path.c_str());
+        return status_ok;
+    }
+    output_file(bounds->path).write(to_text(changed));
+    std::fputs(text.c_str(), table);
+    return status_ok;
 }
 
 int bench(const bench_options& o) {
-    if (o.engine == "native") {
-        if (!o.module.empty()) {
-            throw CLI::ValidationError("--module", "only an emulated machine loads it: --engine");
+    // A file that is too large is an error like others.
+    std::signal(SIGXFSZ, SIG_IGN);
+    const auto engines = chosen_engines(o.engine);
+    if (o.of_benchmarks.only_list || o.of_benchmarks.only_programs) return show_lists(engines, o);
+    std::optional<limits> bounds;
+    if (!o.limits_file.empty()) bounds = read_limits(o.limits_file);
+    std::optional<results> before;
+    if (!o.compare.empty()) before = read_results(o.compare);
+    results all;
+    for (const auto& file : o.from) append(all, read_results(file));
+    if (const int status = o.runs() ? check(engines, o, bounds) : status_ok) return status;
+
+    output_file json_file(o.json), html_file(o.html);
+    const std::string markdown_before = around_the_tables(o.markdown);
+    output_file markdown_file(o.markdown);
+    int status = status_ok;
+    if (o.runs()) {
+        for (const auto* e : engines) {
+            status = std::max(status, run_on(*e, o, all));
+            if (status == status_interrupted) break;
         }
-        return native(o);
     }
-    words listing{find_benchmarks(), o.of_benchmarks.only_programs ? "--programs" : "--list",
-                  "--unit=instructions"};
-    listing.insert(listing.end(), o.same_there.begin(), o.same_there.end());
-    if (o.of_benchmarks.only_list || o.of_benchmarks.only_programs) become(listing);
-    if (const int status = check(listing)) return status;
-    listing[1] = "--programs";
-    const auto programs = find_programs(listing);
-    if (!programs) return status_failed;
-    const words command = emulated_command(o, *programs);
-    const std::string& json = o.of_benchmarks.json;
-    if (json.empty() || json == "-") become(command);
-    return run_and_extract(command, json);
+    FILE* const table = o.uses_standard_output() ? stderr : stdout;
+    if (before) std::fputs(compare(*before, all).c_str(), table);
+    status = std::max(status, judge(bounds, o, all, table));
+    if (o.runs() && all.runs.empty()) return status;
+    write_reports(all, json_file, html_file, markdown_file, markdown_before);
+    return status;
 }
 
-/// The options that were given, but for some.
-words given(const CLI::App& command, std::initializer_list<std::string_view> but) {
+/// The options that were given, and that xos-bench has.
+words passed_on(const CLI::App& command, const bench_options& o) {
+    CLI::App theirs;
+    bench::options ignored;
+    bench::add_options(theirs, ignored);
     words all;
     for (const CLI::Option* option : command.get_options()) {
         if (option->count() == 0 || option->get_lnames().empty()) continue;
         const std::string& name = option->get_lnames().front();
-        if (std::find(but.begin(), but.end(), name) != but.end()) continue;
+        if (name == "unit" || name == "list" || name == "programs" ||
+            !theirs.get_option_no_throw("--" + name))
+            continue;
         if (option->get_items_expected_max() == 0) {
             all.push_back("--" + name);
         } else {
             for (const auto& value : option->results()) all.push_back("--" + name + '=' + value);
         }
     }
+    all.insert(all.end(), o.of_benchmarks.suites.begin(), o.of_benchmarks.suites.end());
     return all;
+}
+
+/// What only goes together.
+void check_together(const bench_options& o) {
+    const bool counts =
+        o.engine != "native" || !o.runs() || o.of_benchmarks.how.unit == bench::unit::instructions;
+    if (!o.passed.module.empty() && o.engine == "native")
+        throw CLI::ValidationError("--module", "only an emulated machine loads it: --engine");
+    if (!o.limits_file.empty() && !counts)
+        throw CLI::ValidationError("--limits", "needs an emulated engine: times do not repeat");
+    if (!o.limits_file.empty() && o.engine == "all")
+        throw CLI::ValidationError("--limits", "are those of one engine");
+    if (!o.reason.empty() && o.limits_file.empty())
+        throw CLI::ValidationError("--accept-limits", "needs the file: --limits");
+    if (!o.reason.empty() && o.of_benchmarks.quick)
+        throw CLI::ValidationError("--accept-limits", "needs all rounds, and not --quick");
+}
+
+std::string check_engine(const std::string& name) {
+    words known{"all"};
+    for (const auto& e : all_engines()) known.emplace_back(e.name);
+    if (std::find(known.begin(), known.end(), name) != known.end()) return {};
+    const std::string near = bench::nearest(name, known);
+    return fmt::format("there is no engine {}{}; there are {}", name,
+                       near.empty() ? "" : " (did you mean " + near + "?)", fmt::join(known, ", "));
 }
 
 }  // namespace
 
 void add_bench(CLI::App& app, command_result& result) {
-    auto options = std::make_shared<bench_options>();
+    auto o = std::make_shared<bench_options>();
     CLI::App* command = app.add_subcommand("bench", "Measure libxos beside Linux");
     command
-        ->add_option("--engine", options->engine,
+        ->add_option("--engine", o->engine,
                      "native, or an emulated machine, where instructions are counted: qemu-svm or "
-                     "bochs-vmx")
-        ->check(CLI::IsMember({"native", "qemu-svm", "bochs-vmx"}))
+                     "bochs-vmx; or all, one after another")
+        ->check(check_engine)
         ->capture_default_str();
-    command->add_option("--module", options->module,
+    command->add_option("--module", o->passed.module,
                         "A kernel module for the emulated machine to load: xos.ko");
-    bench::add_options(*command, options->of_benchmarks);
+    bench::add_options(*command, o->of_benchmarks);
+    command->add_option("--json", o->json, "Write all figures to this file; - for standard output");
+    command->add_option("--html", o->html, "Write a report to look at to this file");
+    command->add_option("--markdown", o->markdown,
+                        "Write tables to this file; if it has blocks for them, only into those");
+    command
+        ->add_option("--from", o->from,
+                     "Run nothing, and take the results that --json has written; any number")
+        ->allow_extra_args(false);
+    command->add_option("--compare", o->compare,
+                        "Say what differs from these results, which --json has written");
+    command->add_option("--limits", o->limits_file,
+                        "JSON of the most instructions and exits that benchmarks may take; "
+                        "exceeded, the status is 1");
+    command->add_option(
+        "--accept-limits", o->reason,
+        "Write new limits to that file where they are exceeded, or far from what was "
+        "measured, with this reason");
     command->allow_extras();
-    command->callback([command, options, &result] {
+    command->callback([command, o, &result] {
         bench::refuse_unknown(*command);
-        options->has_mode = command->get_option("--mode")->count() != 0;
-        options->all = given(*command, {"engine", "module"});
-        options->same_there = given(*command, {"engine", "module", "json", "limits", "unit"});
-        result.status = bench(*options);
+        o->passed.has_mode = command->get_option("--mode")->count() != 0;
+        if (const auto* unit = command->get_option("--unit"); unit->count())
+            o->passed.unit = unit->results().front();
+        o->passed.everywhere = passed_on(*command, *o);
+        o->command_line = o->passed.everywhere;
+        o->command_line.insert(o->command_line.begin(), "--engine=" + o->engine);
+        if (!o->passed.module.empty())
+            o->command_line.push_back("--module=" +
+                                      std::filesystem::path(o->passed.module).filename().string());
+        check_together(*o);
+        result.status = bench(*o);
     });
 }
 
