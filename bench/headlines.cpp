@@ -24,7 +24,7 @@ constexpr headline headlines[] = {
     {"vm/cow", "write to a page shared with a snapshot (Linux: a private mapping): copy it, go on"},
     {"vm/map-touch-unmap-4k", "mmap, touch, munmap of 4 KiB, zeroed"},
     {"vm/map-touch-unmap-2m", "mmap, touch, munmap of 2 MiB, zeroed (Linux: by small pages)"},
-    {"vm/map-touch-unmap-2m-large", "the same of 2 MiB (Linux: one large page)"},
+    {"vm/map-touch-unmap-2m-large", "mmap, touch, munmap of 2 MiB, zeroed (Linux: one large page)"},
     {"vm/map-unmap-128m-untouched", "mmap and munmap of 128 MiB, untouched"},
     {"vm/file-fault-shared", "first write to a page of a shared file mapping"},
     {"vm/file-fault-private", "first write to a page of a private file mapping"},

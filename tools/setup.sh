@@ -23,7 +23,7 @@ test=(redis-tools sqlite3 perl python3 libjemalloc2 strace musl-tools procps
       qemu-system-x86 busybox-static cpio kmod
       bochsbios binutils make patch sparse libelf1 xz-utils zstd python3-jsonschema)
 programs=(libpython3.11-testsuite git rsync bzip2 openssl nodejs openjdk-17-jdk-headless stress-ng
-          redis-server memcached nginx-light wrk postgresql-15)
+          redis-server memcached nginx-light wrk postgresql-15 chromium chromium-driver python3-selenium)
 kmod=(linux-headers-amd64 make kmod)
 tidy=(clang-tidy clang-format git)
 fresh=(debootstrap git)

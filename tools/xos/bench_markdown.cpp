@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <stdexcept>
 #include <string_view>
@@ -107,8 +108,10 @@ class lines {
             if (row["linux"].is_number()) {
                 const double linux_value = row["linux"].get<double>();
                 theirs = figure(linux_value) + unit_mark(row);
-                (linux_value <= ours ? theirs : mine) =
-                    "**" + (linux_value <= ours ? theirs : mine) + "**";
+                // Neither, where they differ by less than anybody would notice.
+                std::string& smaller = linux_value < ours ? theirs : mine;
+                if (std::abs(linux_value - ours) > 0.01 * std::min(linux_value, ours))
+                    smaller = "**" + smaller + "**";
             }
             text += ' ' + theirs + " | " + mine + " |";
             const double number = row["exits_per_op"].get<double>();
@@ -167,7 +170,10 @@ std::string markdown(const results& r, const std::string& before) {
     std::string text;
     std::size_t done = 0;
     for (;;) {
-        const auto begin = before.find(begin_marker, done);
+        auto begin = before.find(begin_marker, done);
+        // Others are only spoken of.
+        while (begin != std::string::npos && begin > 0 && before[begin - 1] != '\n')
+            begin = before.find(begin_marker, begin + 1);
         if (begin == std::string::npos) break;
         const auto name = begin + begin_marker.size();
         const auto end_of_line = before.find(end_of_begin, name);

@@ -51,9 +51,9 @@ function showVerdict() {
 }
 
 const meanings = {
-    ns: "These are times on one machine. They tell what a user of that machine waits for, caches, memory and exits " +
+    ns: "Times are of one machine. They tell what a user of that machine waits for, caches, memory and exits " +
         "included; they tell little about another machine, and nothing where an interval includes 1.",
-    instructions: "These are instructions on an emulated machine, Linux's and libxos's in the same one. They repeat " +
+    instructions: "Instructions are those of an emulated machine, Linux's and libxos's in the same one. They repeat " +
         "exactly, on any host, and tell how much work each side does. They do not tell how long it takes: an exit of " +
         "real hardware costs a thousand cycles or more beside its instructions, and so do misses of caches and TLBs; the " +
         "column of exits says how many there are.",
@@ -63,7 +63,8 @@ function showLead() {
     const row = rows.find((one) => one.run === state.run);
     element("lead").textContent = `An operation on Linux and the same with libxos, on ${state.run}; ` +
         (row && row.unit === "instructions" ? "faster means fewer instructions." : "in nanoseconds.");
-    element("meaning").textContent = row ? meanings[row.unit] : "There are no rows.";
+    const units = Object.keys(meanings).filter((unit) => rows.some((one) => one.unit === unit));
+    element("meaning").replaceChildren(...units.map((unit) => make("p", meanings[unit])));
 }
 
 function showEngines() {
@@ -132,7 +133,7 @@ const charts = {};
 function draw(id, shown, label, paint = palette()) {
     charts[id]?.chart.destroy();
     const canvas = element(id), narrow = window.innerWidth < 640;
-    const labels = shown.map((row) => wrap(label(row), narrow ? 24 : 64));
+    const labels = shown.map((row) => wrap(label(row), narrow ? 24 : 90));
     // Every row has the room of the one with the most lines.
     const lines = Math.max(1, ...labels.map((one) => one.length));
     canvas.parentElement.style.height = `${60 + labels.length * (lines * 14 + 6)}px`;
