@@ -26,7 +26,8 @@ constexpr int some_failed = 1, wrong_use = 2, interrupted = 130;
 bool wanted(const benchmark& b, const options& o) {
     const auto& suites = o.suites;
     if (b.only_in && b.only_in != o.how.unit) return false;
-    // It takes minutes on an emulated machine.
+    // These take minutes, and whole programs do so on an emulated machine.
+    if (suites.empty() && o.quick && std::string("alloc") == b.suite) return false;
     if (suites.empty() && (o.quick || o.how.unit == unit::instructions) &&
         std::string("app") == b.suite)
         return false;

@@ -60,10 +60,10 @@ void add_options(CLI::App& app, options& o) {
         ->transform(CLI::CheckedTransformer(modes).description(""));
     app.add_option("--transport", o.transport, "How calls reach Linux: auto, exit, module")
         ->transform(CLI::CheckedTransformer(transports).description(""));
-    app.add_flag(
-        "--quick", o.quick,
-        "Fewer and shorter rounds, and no whole programs unless their suite is named: less "
-        "certain, in two minutes");
+    app.add_flag("--quick", o.quick,
+                 "Fewer and shorter rounds, and no allocators and whole programs unless their "
+                 "suite is named: less "
+                 "certain, in two minutes");
     app.add_option("--rounds", o.rounds,
                    "Rounds of each side; 51, or 10 for instructions, and 5 with --quick")
         ->check(CLI::PositiveNumber);

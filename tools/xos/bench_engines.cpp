@@ -228,7 +228,7 @@ void check_emulator(const engine& e) {
 const std::vector<engine>& all_engines() {
     static const std::vector<engine> all{
         {"native", nullptr, nullptr, 300},
-        {"qemu-svm", "qemu-system-x86_64", "qemu-system-x86", 20},
+        {"qemu-svm", "qemu-system-x86_64", "qemu-system-x86", 100},
         // The script builds it, and says what is missing.
         {"bochs-vmx", nullptr, nullptr, 120},
     };
