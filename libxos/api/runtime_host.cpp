@@ -60,7 +60,7 @@ base::outcome start_runtime(const cell::start_options& options) {
                                     .landed_natively = syscall::landed_natively,
                                     .around_call = batched ? loops::around_call : nullptr,
                                     .on_timer = loops::on_timer,
-                                    .stop_timer = loops::stop_timer,
+                                    .before_hop = loops::before_hop,
                                     .forget_turns = loops::forget_turns});
     if (!failed.ok()) return failed;
     syscall::answer_inside(syscall::served::identity);

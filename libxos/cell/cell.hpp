@@ -64,7 +64,7 @@ struct exit_hooks {
     /// Null unless event loops are batched (loops/loops.hpp).
     void (*around_call)(context&, void (*make)(context&)) = nullptr;
     void (*on_timer)(context&) = nullptr;
-    void (*stop_timer)(context&) = nullptr;
+    void (*before_hop)(context&) = nullptr;
     void (*forget_turns)() = nullptr;
 };
 

@@ -37,7 +37,8 @@ slot* own_slot(std::uint64_t descriptor) {
     const std::uint32_t reference = the_turns.slot_of[number].load(std::memory_order_acquire);
     if (!reference) return nullptr;
     const turn& t = the_turns.turns[(reference - 1) / slots_in_turn];
-    return t.vcpu == arch::current_area()->vcpu ? &the_turns.at(reference) : nullptr;
+    slot& s = the_turns.at(reference);
+    return t.vcpu == arch::current_area()->vcpu && s.descriptor == number ? &s : nullptr;
 }
 
 /// False: another thread has closed the slot.

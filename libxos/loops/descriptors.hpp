@@ -28,9 +28,15 @@ struct descriptor {
     std::int32_t loop;
     std::uint32_t events;
     std::uint64_t data;
-    /// 1 + the vCPU of the only thread that has waited for this epoll instance, or has had turns with
-    /// this socket; 0: none yet.
-    std::uint32_t owner;
+    /// 1 + the vCPU of the only thread that has waited for this epoll instance, or has read or
+    /// written this socket; 0: none yet.
+    std::atomic<std::uint32_t> owner;
+
+    /// The first that asks becomes the owner.
+    bool belongs_to(std::uint32_t vcpu) {
+        std::uint32_t present = 0;
+        return owner.compare_exchange_strong(present, vcpu + 1) || present == vcpu + 1;
+    }
 };
 
 struct descriptor_table {
@@ -66,7 +72,9 @@ struct descriptor_table {
     /// Whether it can have turns; asks Linux the first time.
     bool is_stream(descriptor& d, std::uint32_t number, std::uint32_t vcpu);
     void listens(std::uint64_t number);
-    void connects(std::uint64_t address, std::uint64_t length);
+    void accepts(std::uint64_t number);
+    /// Whether the address is one at which the process listens.
+    bool connects_to_itself(std::uint64_t address, std::uint64_t length);
 };
 extern descriptor_table the_descriptors;
 

@@ -82,8 +82,8 @@ void descriptor_table::opened(std::uint64_t number, descriptor_kind kind) {
 
 void descriptor_table::forget(std::uint64_t number) {
     if (descriptor* const d = find(number)) {
-        d->version++;
         d->kind = descriptor_kind::unknown;
+        d->version++;  // last: who finds the new version finds the new kind
         d->error = 0;
     }
 }
@@ -131,8 +131,9 @@ descriptor* descriptor_table::socket_of(std::uint64_t loop, std::uint64_t data,
 }
 
 bool descriptor_table::is_stream(descriptor& d, std::uint32_t number, std::uint32_t vcpu) {
-    if (d.kind == descriptor_kind::stream) return d.owner == vcpu + 1;
-    if (d.kind != descriptor_kind::fresh) return false;
+    if (d.kind != descriptor_kind::stream && d.kind != descriptor_kind::fresh) return false;
+    if (!d.belongs_to(vcpu)) return false;
+    if (d.kind == descriptor_kind::stream) return true;
     const std::uint32_t version = d.version;
     const long domain = option(number, SO_DOMAIN, 0);
     const bool wanted =
@@ -146,7 +147,6 @@ bool descriptor_table::is_stream(descriptor& d, std::uint32_t number, std::uint3
     }
     d.non_blocking = flags & O_NONBLOCK;
     d.may_keep = option(number, SO_SNDBUF, 0) >= 16 * static_cast<long>(slot_bytes);
-    d.owner = vcpu + 1;
     d.kind = descriptor_kind::stream;
     if (d.version == version) return true;
     forget(number);
@@ -160,14 +160,19 @@ void descriptor_table::listens(std::uint64_t number) {
                       __ATOMIC_SEQ_CST);
 }
 
-void descriptor_table::connects(std::uint64_t at, std::uint64_t length) {
+void descriptor_table::accepts(std::uint64_t number) {
+    // Where an inherited socket listens is not known.
+    const descriptor* const d = find(number);
+    if (!d || d->kind == descriptor_kind::unknown) talks_to_itself = true;
+}
+
+bool descriptor_table::connects_to_itself(std::uint64_t at, std::uint64_t length) {
     address a{};
     if (length < sizeof a.four || length > sizeof a.room || !syscall::copy_in(&a, at, length) ||
         !a.is_internet())
-        return;
+        return false;
     const std::uint64_t word = __atomic_load_n(&listened[a.port() / 64], __ATOMIC_SEQ_CST);
-    if (!(word >> a.port() % 64 & 1) || talks_to_itself.exchange(true)) return;
-    share_all();
+    return word >> a.port() % 64 & 1;
 }
 
 }  // namespace xos::loops

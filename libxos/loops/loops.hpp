@@ -16,8 +16,8 @@ void around_call(cell::context& c, void (*make)(cell::context&));
 /// A hook of the run loop: ends a turn that has lasted for a whole interval of the timer.
 void on_timer(cell::context& c);
 
-/// Before a hop: the timer must not interrupt it.
-void stop_timer(cell::context& c);
+/// Before a hop: ends the turn, and the timer does not interrupt the hop.
+void before_hop(cell::context& c);
 
 /// In a forked child: the turns of its parent's threads do not exist here.
 void forget_turns();
@@ -39,6 +39,7 @@ bool other_turns_under_way(const cell::context& c);
 // timer_host.cpp
 /// False: the thread has no timer, or blocks its signal.
 bool start_timer(cell::context& c);
+void stop_timer(cell::context& c);
 void delete_timer(cell::context& c);
 
 }  // namespace xos::loops

@@ -64,15 +64,22 @@ void stop_timer(context& c) {
     if (!c.loop.timer_runs) return;
     set(c, 0);
     c.loop.timer_runs = false;
-    // If signals are blocked, its signal may be waiting already.
+    // If signals are blocked, its signal may be waiting already, and one of the program's, too.
     const std::uint64_t wanted = cell::bit_of(cell::sig_trap), at_once[2] = {0, 0};
-    cell::queued_signal s{cell::sig_trap, {}};
-    if (raw_syscall(__NR_rt_sigtimedwait, as_long(&wanted), as_long(&s.info), as_long(at_once),
-                    8) == cell::sig_trap &&
-        !cell::is_of_timer(s.number, s.info))
-        trap::queue_for_linux(c, s);
+    cell::queued_signal waiting{cell::sig_trap, {}}, theirs;
+    while (raw_syscall(__NR_rt_sigtimedwait, as_long(&wanted), as_long(&waiting.info),
+                       as_long(at_once), 8) == cell::sig_trap) {
+        if (!cell::is_of_timer(waiting.number, waiting.info)) theirs = waiting;
+    }
+    if (theirs.number) trap::queue_for_linux(c, theirs);
     c.loop.timer_came = 0;
     c.stop_at_once(c.signals.pending);
+}
+
+void before_hop(context& c) {
+    // The program may go on for long without a call.
+    end_turn(c);
+    stop_timer(c);
 }
 
 void delete_timer(context& c) {

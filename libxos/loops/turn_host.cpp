@@ -7,6 +7,7 @@
 #include "libxos/base/raw_syscall.hpp"
 #include "libxos/loops/descriptors.hpp"
 #include "libxos/loops/loops.hpp"
+#include "libxos/syscall/emulated.hpp"
 
 namespace xos::loops {
 
@@ -27,7 +28,7 @@ void take_out(std::uint32_t number, std::uint64_t n) {
         const long taken =
             raw_syscall(__NR_recvfrom, number, 0, static_cast<long>(n), truncate | dont_wait, 0, 0);
         if (taken == -base::error::intr) continue;
-        if (taken <= 0) return;  // a reset has emptied it
+        if (taken <= 0) return;
         n -= static_cast<std::uint64_t>(taken);
     }
 }
@@ -55,6 +56,20 @@ void send(std::uint32_t number, const std::uint8_t* from, std::uint64_t n) {
     }
 }
 
+std::uint32_t reference_of(const slot& s) {
+    const auto offset =
+        reinterpret_cast<std::uint64_t>(&s) - reinterpret_cast<std::uint64_t>(the_turns.turns);
+    const auto in_turn = offset % sizeof(turn) - offsetof(turn, slots);
+    return static_cast<std::uint32_t>(1 + offset / sizeof(turn) * slots_in_turn +
+                                      in_turn / sizeof(slot));
+}
+
+/// Unless another slot has taken its place.
+void forget_place(const slot& s) {
+    std::uint32_t present = reference_of(s);
+    the_turns.slot_of[s.descriptor].compare_exchange_strong(present, 0);
+}
+
 void settle(slot& s) {
     const std::uint64_t word = s.word.fetch_or(progress::closed, std::memory_order_acq_rel);
     if (word & progress::closed) {
@@ -65,7 +80,7 @@ void settle(slot& s) {
     }
     take_out(s.descriptor, progress::bytes_read(word));
     send(s.descriptor, s.out, progress::bytes_written(word));
-    the_turns.slot_of[s.descriptor].store(0, std::memory_order_release);
+    forget_place(s);
     s.word.fetch_or(progress::settled, std::memory_order_acq_rel);
 }
 
@@ -89,13 +104,12 @@ void settle_all(turn& t) {
 /// that there is nothing more. Edge-triggered, the end of a stream is reported with the last bytes
 /// and never again; it is known only if the program wants to know of it.
 bool news_is_reported(const descriptor& d, std::uint32_t events) {
-    if (!(d.events & EPOLLET)) return true;
-    return (d.events & EPOLLRDHUP) && !(events & EPOLLRDHUP);
+    if (events & EPOLLRDHUP) return false;  // the end of the stream is there
+    return !(d.events & EPOLLET) || (d.events & EPOLLRDHUP);
 }
 
 /// Fills a slot. False: the socket is left to Linux.
-bool prepare(slot& s, const epoll_event& event, std::uint64_t loop, std::uint32_t reference,
-             std::uint32_t vcpu) {
+bool prepare(slot& s, const epoll_event& event, std::uint64_t loop, std::uint32_t vcpu) {
     if (!(event.events & EPOLLIN) || (event.events & (EPOLLERR | EPOLLHUP | EPOLLPRI)))
         return false;
     std::uint32_t number;
@@ -113,9 +127,9 @@ bool prepare(slot& s, const epoll_event& event, std::uint64_t loop, std::uint32_
     s.non_blocking = d->non_blocking;
     s.may_say_empty = news_is_reported(*d, event.events);
     s.may_keep = unsent == 0;
-    s.word.store(0, std::memory_order_release);
+    the_turns.slot_of[number].store(reference_of(s), std::memory_order_seq_cst);
     // From here on another thread may close the slot.
-    the_turns.slot_of[number].store(reference, std::memory_order_seq_cst);
+    s.word.store(0, std::memory_order_seq_cst);
     if (d->version == version && d->kind == descriptor_kind::stream &&
         d->generation == the_descriptors.generation && holds == 0)
         return true;
@@ -150,7 +164,7 @@ void forget_turns() {
         t.count = 0;
         for (slot& s : t.slots) {
             // Another thread may have been about to begin one.
-            the_turns.slot_of[s.descriptor] = 0;
+            forget_place(s);
             s.word = progress::closed | progress::settled;
         }
     }
@@ -162,14 +176,14 @@ void begin_turn(context& c, std::uint64_t loop, std::uint64_t events, unsigned c
     c.loop.seen_by_timer = false;
     unsigned used = 0;
     bool keeps = false;
-    const auto base = static_cast<std::uint32_t>(1 + (t - the_turns.turns) * slots_in_turn);
-    for (unsigned i = 0; i < count && used < slots_in_turn; i++) {
-        // Linux has just written it.
-        const auto& event = reinterpret_cast<const epoll_event*>(events)[i];
+    epoll_event some[slots_in_turn];
+    if (count > slots_in_turn) count = slots_in_turn;
+    if (!syscall::copy_in(some, events, count * sizeof *some)) return;
+    for (unsigned i = 0; i < count; i++) {
         slot& s = t->slots[used];
         // Who ends all turns finds the slot, or has stopped its preparation.
         t->count.store(used + 1, std::memory_order_seq_cst);
-        if (!prepare(s, event, loop, base + used, t->vcpu)) continue;
+        if (!prepare(s, some[i], loop, t->vcpu)) continue;
         keeps |= s.may_keep;
         used++;
     }

@@ -124,7 +124,7 @@ void hold_blocked_trap(context& c) {
 
 [[noreturn]] void hop(context& c, const arch::general_registers& r, std::uint64_t mask, bool step) {
     // Its signal would be taken for the kernel's response.
-    if (c.loop.timer_runs) the_cell.hooks.stop_timer(c);
+    if (c.loop.timer_runs) the_cell.hooks.before_hop(c);
     if (step) hold_blocked_trap(c);
     c.cpu.read_xsave(c.fpu);
     // The instruction may use FS, which the application can change without a system call.

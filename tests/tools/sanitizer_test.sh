@@ -43,11 +43,16 @@ cat >"$work/wrong.c" <<'C'
 #include <stdlib.h>
 static int shared;
 static volatile int big;
-static int written;
-/* ThreadSanitizer can miss accesses of the same moment. A relaxed flag puts one after the other and orders nothing. */
+static int turn;
+/* ThreadSanitizer can miss accesses of the same moment, and those of a thread that has ended. A relaxed flag puts one
+   after the other, and orders nothing. */
+static void wait_for_turn(int mine) {
+    while (__atomic_load_n(&turn, __ATOMIC_RELAXED) != mine) sched_yield();
+}
 static void* write_it(void* n) {
     shared++;
-    __atomic_store_n(&written, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&turn, 1, __ATOMIC_RELAXED);
+    wait_for_turn(2);
     return n;
 }
 int main(int n, char** words) {
@@ -63,8 +68,9 @@ int main(int n, char** words) {
         case 't': {
             pthread_t thread;
             pthread_create(&thread, 0, write_it, 0);
-            while (!__atomic_load_n(&written, __ATOMIC_RELAXED)) sched_yield();
+            wait_for_turn(1);
             shared++;
+            __atomic_store_n(&turn, 2, __ATOMIC_RELAXED);
             pthread_join(thread, 0);
         }
     }
