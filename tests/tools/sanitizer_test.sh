@@ -41,11 +41,11 @@ cat >"$work/wrong.c" <<'C'
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
-static int shared;
+static int shared __attribute__((aligned(64)));
 static volatile int big;
-static int turn;
+static int turn __attribute__((aligned(64)));
 /* ThreadSanitizer can miss accesses of the same moment, and those of a thread that has ended. A relaxed flag puts one
-   after the other, and orders nothing. */
+   after the other, and orders nothing. It lies apart: of eight bytes only the last four accesses are kept. */
 static void wait_for_turn(int mine) {
     while (__atomic_load_n(&turn, __ATOMIC_RELAXED) != mine) sched_yield();
 }
