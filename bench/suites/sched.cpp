@@ -11,6 +11,7 @@
 
 #include "bench/clock.hpp"
 #include "bench/harness.hpp"
+#include "bench/suites/sched_loops.hpp"
 
 namespace xos::bench {
 
@@ -49,35 +50,14 @@ template <class Mutex>
 std::uint64_t locks(std::uint64_t operations) {
     return on_scheduler({}, [operations] {
         static Mutex m;
-        const std::uint64_t begin = ticks();
-        for (std::uint64_t i = 0; i < operations; i++) {
-            m.lock();
-            asm volatile("" : : : "memory");
-            m.unlock();
-        }
-        return ticks() - begin;
+        return ticks_of_locks(m, operations);
     });
 }
 
 template <class Mutex>
 std::uint64_t ping_pongs(std::uint64_t operations) {
     return on_scheduler({}, [operations] {
-        Mutex m;
-        sched::condition_variable changed;
-        bool turn = false;
-        const auto side = [&](bool mine, std::uint64_t n) {
-            std::unique_lock lock(m);
-            for (; n; n--) {
-                changed.wait(lock, [&] { return turn == mine; });
-                turn = !mine;
-                changed.notify_one();
-            }
-        };
-        sched::fiber other([&] { side(true, operations / 2 + 4); });
-        side(false, 4);
-        const std::uint64_t begin = ticks();
-        side(false, operations / 2);
-        return ticks() - begin;
+        return ticks_of_ping_pongs<sched::fiber, Mutex, sched::condition_variable>(operations);
     });
 }
 
@@ -145,27 +125,13 @@ void thread_spawns(std::uint64_t operations) {
 
 void thread_locks(std::uint64_t operations) {
     static std::mutex m;
-    for (; operations; operations--) {
-        m.lock();
-        asm volatile("" : : : "memory");
-        m.unlock();
-    }
+    lock_and_unlock(m, operations);
 }
 
 void thread_ping_pongs(std::uint64_t operations) {
-    std::mutex m;
-    std::condition_variable changed;
-    bool turn = false;
-    const auto side = [&](bool mine) {
-        std::unique_lock lock(m);
-        for (std::uint64_t n = operations / 2; n; n--) {
-            changed.wait(lock, [&] { return turn == mine; });
-            turn = !mine;
-            changed.notify_one();
-        }
-    };
-    std::thread other([&] { side(true); });
-    side(false);
+    ping_pong<std::mutex, std::condition_variable> table;
+    std::thread other([&] { table.side(true, operations / 2); });
+    table.side(false, operations / 2);
     other.join();
 }
 

@@ -1,9 +1,9 @@
 // Boost.Fiber.
 #include <boost/fiber/all.hpp>
-#include <mutex>
 
 #include "bench/clock.hpp"
 #include "bench/suites/sched.hpp"
+#include "bench/suites/sched_loops.hpp"
 
 namespace xos::bench {
 
@@ -34,34 +34,12 @@ std::uint64_t boost_spawns(std::uint64_t operations) {
 
 std::uint64_t boost_locks(std::uint64_t operations) {
     fibers::mutex m;
-    const std::uint64_t begin = ticks();
-    for (std::uint64_t i = 0; i < operations; i++) {
-        m.lock();
-        asm volatile("" : : : "memory");
-        m.unlock();
-    }
-    return ticks() - begin;
+    return ticks_of_locks(m, operations);
 }
 
 std::uint64_t boost_ping_pongs(std::uint64_t operations) {
-    fibers::mutex m;
-    fibers::condition_variable changed;
-    bool turn = false;
-    const auto side = [&](bool mine, std::uint64_t n) {
-        std::unique_lock lock(m);
-        for (; n; n--) {
-            changed.wait(lock, [&] { return turn == mine; });
-            turn = !mine;
-            changed.notify_one();
-        }
-    };
-    fibers::fiber other([&] { side(true, operations / 2 + 4); });
-    side(false, 4);
-    const std::uint64_t begin = ticks();
-    side(false, operations / 2);
-    const std::uint64_t passed = ticks() - begin;
-    other.join();
-    return passed;
+    return ticks_of_ping_pongs<fibers::fiber, fibers::mutex, fibers::condition_variable>(
+        operations);
 }
 
 std::uint64_t boost_sends(std::uint64_t operations) {
