@@ -13,6 +13,7 @@
 #include <xos/syscall.hpp>
 
 #include "libxos/api/call_blocks.hpp"
+#include "tests/guest/operations.hpp"
 #include "tests/guest/support.hpp"
 
 namespace xos::test {
@@ -73,37 +74,6 @@ static_assert(fills_status<struct stat&> && !fills_status<struct stat>);
 static_assert(!std::copyable<batch> && !std::movable<batch>);
 
 // ---- helpers
-
-struct pipe_ends {
-    pipe_ends() { (void)!::pipe(fds); }
-    ~pipe_ends() {
-        ::close(fds[0]);
-        ::close(fds[1]);
-    }
-    int fds[2];
-    int out() const { return fds[0]; }
-    int in() const { return fds[1]; }
-};
-
-template <class T>
-long shown(const operation<T>& o) {
-    const auto r = o.result();
-    if (!r) return -r.error().value();
-    if constexpr (std::is_void_v<T>)
-        return 0;
-    else
-        return static_cast<long>(*r);
-}
-
-template <class Body>
-std::string refused(Body body) {
-    try {
-        body();
-    } catch (const std::system_error& e) {
-        return e.code().message();
-    }
-    return "nothing";
-}
 
 std::atomic<int> handled = 0;
 void handler(int) {

@@ -22,6 +22,7 @@
 #include <xos/io_queue.hpp>
 #include <xos/stats.hpp>
 
+#include "tests/guest/operations.hpp"
 #include "tests/guest/support.hpp"
 
 namespace xos::test {
@@ -83,46 +84,6 @@ auto same_by_all(Probe probe) {
         CHECK(ring == plain);
     }
     return plain;
-}
-
-struct ends {
-    ends() = default;
-    ends(int a, int b) : fds{a, b} {}
-    ends(const ends&) = delete;
-    ~ends() {
-        for (int fd : fds) ::close(fd);
-    }
-    void close(int which) { ::close(std::exchange(fds[which], -1)); }
-    int out() const { return fds[0]; }
-    int in() const { return fds[1]; }
-    int fds[2]{-1, -1};
-};
-
-struct pipe_ends : ends {
-    pipe_ends() { (void)!::pipe2(fds, O_CLOEXEC); }
-};
-struct sockets : ends {
-    sockets() { (void)!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds); }
-};
-
-template <class T, class B>
-long shown(const io_future<T, B>& f) {
-    const auto r = f.result();
-    if (!r) return -r.error().value();
-    if constexpr (std::is_void_v<T>)
-        return 0;
-    else
-        return static_cast<long>(*r);
-}
-
-template <class Body>
-std::string refused(Body body) {
-    try {
-        body();
-    } catch (const std::system_error& e) {
-        return e.code().message();
-    }
-    return "nothing";
 }
 
 /// Makes a system call fail in this process from now on.

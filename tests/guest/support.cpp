@@ -51,7 +51,7 @@ std::string status_of(int pid) {
     const int handle = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
     pollfd wait{handle, POLLIN, 0};
     int ready;
-    do ready = poll(&wait, 1, 30000);  // a test has a minute
+    do ready = poll(&wait, 1, 30000);
     while (ready < 0 && errno == EINTR);
     close(handle);
     if (ready == 0) kill(pid, SIGKILL);

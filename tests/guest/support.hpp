@@ -69,7 +69,7 @@ ended in_child(const std::function<int()>& body);
 
 /// A wait status in words.
 std::string describe(int status);
-/// waitpid that gives up, and kills the child, after ten seconds.
+/// waitpid that gives up, and kills the child, after thirty seconds.
 std::string status_of(int pid);
 
 /// Whether a thread of this process waits in Linux (state S of /proc).
