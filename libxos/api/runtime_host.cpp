@@ -41,31 +41,31 @@ base::outcome start_runtime(const cell::start_options& options) {
     cell::start_options all = options;
     all.module_calls = syscall::module_calls.data();
     const bool batched = options.event_loops;
-    auto failed = cell::start(all, {.system_call = syscall::on_system_call,
-                                    .trap = trap::on_trap,
-                                    .refused = trap::on_refused,
-                                    .signals = trap::on_signals,
-                                    .interrupted = forward::on_interrupted,
-                                    .leaving = on_leaving,
-                                    .why_refused = vm::why_refused,
-                                    .show_memory = vm::show_arena_to_linux,
-                                    .retire_memory = retire_memory,
-                                    .first_forbidden = first_forbidden,
-                                    .conceal = vm::conceal,
-                                    .reveal = vm::reveal,
-                                    .entrust = entrust,
-                                    .touch = touch,
-                                    .find_code = vm::find_arena_code,
-                                    .choose_transport = forward::choose_transport,
-                                    .landed_natively = syscall::landed_natively,
-                                    .around_call = batched ? loops::around_call : nullptr,
-                                    .on_timer = loops::on_timer,
-                                    .before_hop = loops::before_hop,
-                                    .forget_turns = loops::forget_turns});
+    auto failed =
+        cell::start(all, {.system_call = batched ? loops::on_system_call : syscall::on_system_call,
+                          .trap = trap::on_trap,
+                          .refused = trap::on_refused,
+                          .signals = trap::on_signals,
+                          .interrupted = forward::on_interrupted,
+                          .leaving = on_leaving,
+                          .why_refused = vm::why_refused,
+                          .show_memory = vm::show_arena_to_linux,
+                          .retire_memory = retire_memory,
+                          .first_forbidden = first_forbidden,
+                          .conceal = vm::conceal,
+                          .reveal = vm::reveal,
+                          .entrust = entrust,
+                          .touch = touch,
+                          .find_code = vm::find_arena_code,
+                          .choose_transport = forward::choose_transport,
+                          .landed_natively = syscall::landed_natively,
+                          .on_timer = batched ? loops::on_timer : nullptr,
+                          .before_hop = batched ? loops::before_hop : nullptr,
+                          .forget_turns = batched ? loops::forget_turns : nullptr});
     if (!failed.ok()) return failed;
     syscall::answer_inside(syscall::served::identity);
     if (batched) {
-        loops::start();
+        if (failed = loops::start(); !failed.ok()) return failed;
         syscall::answer_inside(syscall::served::event_loops);
     }
     trap::the_configuration = {cell::the_cell.caps.xsave_size, cell::the_cell.caps.xcr0,

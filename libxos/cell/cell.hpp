@@ -61,8 +61,7 @@ struct exit_hooks {
     base::outcome (*choose_transport)(transport wanted);
     /// A forked child that runs natively has made a call, or gets a signal. Does not return.
     void (*landed_natively)(context&, int signal, kernel_siginfo*, kernel_ucontext&);
-    /// Null unless event loops are batched (loops/loops.hpp).
-    void (*around_call)(context&, void (*make)(context&)) = nullptr;
+    // Null unless event loops are batched (loops/loops.hpp).
     void (*on_timer)(context&) = nullptr;
     void (*before_hop)(context&) = nullptr;
     void (*forget_turns)() = nullptr;

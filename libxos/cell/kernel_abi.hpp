@@ -44,6 +44,15 @@ struct io_vector {
     std::uint64_t base, length;
 };
 
+/// struct user_msghdr (Linux, include/linux/socket.h).
+struct message_header {
+    std::uint64_t name;
+    std::uint32_t name_length, padding;
+    std::uint64_t buffers, count, control, control_length;
+    std::uint32_t flags, more_padding;
+};
+static_assert(sizeof(message_header) == 56);
+
 struct clone_arguments {
     std::uint64_t flags = 0, pidfd = 0, child_tid = 0, parent_tid = 0, exit_signal = 0;
     std::uint64_t stack = 0, stack_size = 0, tls = 0, set_tid = 0, set_tid_size = 0, cgroup = 0;

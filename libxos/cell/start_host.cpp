@@ -228,9 +228,11 @@ void leave_parent(context* survivor, descriptor_table table) {
         cell.actions.copy_from(*survivor->signals.actions);
         survivor->signals.actions = &cell.actions;
     }
-    if (survivor) survivor->kernel_area->ids = {};
-    if (survivor) survivor->loop = {};
-    cell.hooks.forget_turns();
+    if (survivor) {
+        survivor->kernel_area->ids = {};
+        survivor->loop = {};
+    }
+    if (cell.hooks.forget_turns) cell.hooks.forget_turns();
     for (unsigned i = 0; i < cell.contexts.count; i++) {
         context& c = cell.context_at(i);
         c.clear_statistics();

@@ -1,4 +1,4 @@
-// Labels of entry_guest.S.
+// Labels of entry_guest.S and copy_guest.S.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@ extern const char xos_vectors_ring0[], xos_vectors_ring3[], xos_vectors_pvm[];
 extern const char xos_landing_page_fault[], xos_landing_protection[], xos_landing_opcode[],
     xos_landing_breakpoint[], xos_landing_other[];
 extern const char xos_probe_loop[];
+extern const char xos_copy_insn[], xos_copy_stopped[];  // copy_guest.S
 }
 
 namespace xos::cell {

@@ -13,6 +13,7 @@ namespace xos::forward {
 
 using cell::context;
 using cell::io_vector;
+using cell::message_header;
 using cell::the_cell;
 using syscall::argument;
 using syscall::call_facts;
@@ -38,15 +39,9 @@ bool is_guarded(std::uint64_t address) {
     return the_cell.guard.covers(address);
 }
 
-/// struct user_msghdr (Linux, include/linux/socket.h) and mmsghdr.
-struct message {
-    std::uint64_t name;
-    std::uint32_t name_length, padding;
-    std::uint64_t buffers, count, control, control_length;
-    std::uint64_t flags;
-};
+/// struct mmsghdr.
 struct counted_message {
-    message header;
+    message_header header;
     std::uint64_t length;
 };
 
@@ -153,7 +148,7 @@ class named_memory {
         }
     }
     void look_at_message(std::uint64_t at, bool written) {
-        message m;
+        message_header m;
         if (!copy_in(&m, at, sizeof m)) return;
         conceal_within(m.name, m.name ? m.name_length : 0, written);
         conceal_within(m.control, m.control_length, written);

@@ -1,11 +1,12 @@
 // Reads and writes that a turn answers. Each declines what is not simple: Linux then does it, after the turn has ended.
-#include <linux/socket.h>
-
 #include "libxos/arch/guest_area.hpp"
 #include "libxos/base/errno.hpp"
+#include "libxos/cell/kernel_abi.hpp"
 #include "libxos/loops/turns.hpp"
 
 namespace xos::loops {
+
+using cell::io_vector;
 
 turn_memory the_turns;
 
@@ -13,19 +14,7 @@ namespace {
 
 constexpr long declined = XOS_LOCAL_DECLINED;
 
-struct io_vector {
-    std::uint64_t base, length;
-};
-/// struct user_msghdr (Linux, include/linux/socket.h).
-struct message {
-    std::uint64_t name;
-    std::uint32_t name_length, padding;
-    std::uint64_t buffers, count, control, control_length;
-    std::uint32_t flags;
-};
 constexpr unsigned most_buffers = 8;
-
-constexpr std::uint64_t dont_wait = 0x40, no_signal = 0x4000;
 
 void* pointer(std::uint64_t address) {
     return reinterpret_cast<void*>(address);
@@ -33,7 +22,7 @@ void* pointer(std::uint64_t address) {
 
 slot* own_slot(std::uint64_t descriptor) {
     const auto number = static_cast<std::uint32_t>(descriptor);
-    if (number >= most_descriptors || !the_turns.slot_of) return nullptr;
+    if (number >= most_descriptors) return nullptr;
     const std::uint32_t reference = the_turns.slot_of[number].load(std::memory_order_acquire);
     if (!reference) return nullptr;
     const turn& t = the_turns.turns[(reference - 1) / slots_in_turn];
@@ -129,7 +118,7 @@ long xos_writev(std::uint64_t descriptor, std::uint64_t array, std::uint64_t cou
 
 long xos_sendmsg(std::uint64_t descriptor, std::uint64_t at, std::uint64_t flags) {
     using namespace xos::loops;
-    message m;
+    xos::cell::message_header m;
     if (has_others(flags, dont_wait | no_signal) || !own_slot(descriptor) ||
         xos_copy_or_stop(&m, pointer(at), sizeof m) != 0 || m.name || m.control_length)
         return declined;

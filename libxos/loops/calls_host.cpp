@@ -16,6 +16,7 @@ namespace xos::loops {
 
 using cell::context;
 using cell::position;
+using syscall::make_call;
 
 namespace {
 
@@ -205,9 +206,8 @@ void look_at_descriptors(const context& c, std::uint64_t call, const std::uint64
 /// A message to a socket that is no TCP connection may carry descriptors away.
 void look_at_message(const context& c, std::uint64_t number, const std::uint64_t* a) {
     if (the_descriptors.is(a[0], descriptor_kind::stream)) return;
-    std::uint64_t message[7];
-    if (number == __NR_sendmsg && syscall::copy_in(message, a[1], sizeof message) && !message[5])
-        return;
+    cell::message_header m;
+    if (number == __NR_sendmsg && syscall::copy_in(&m, a[1], sizeof m) && !m.control_length) return;
     leave_all_to_linux(c);
 }
 
@@ -342,7 +342,7 @@ bool owns_loop(const context& c, std::uint64_t loop) {
     return false;
 }
 
-void wait_for_loop(context& c, void (*make)(context&), const std::uint64_t* a) {
+void wait_for_loop(context& c, const std::uint64_t* a) {
     arch::guest_area& area = *c.kernel_area;
     const bool owns = owns_loop(c, a[0]);
     const bool may_wait = static_cast<std::uint32_t>(a[3]) != 0;
@@ -350,12 +350,12 @@ void wait_for_loop(context& c, void (*make)(context&), const std::uint64_t* a) {
     if (c.loop.timer_runs && may_wait) {
         // Under load something is ready, and the timer need not be touched.
         area.arguments[3] = 0;
-        make(c);
+        make_call(c);
         area.arguments[3] = a[3];
         ready = c.stop.where != position::system_call || area.result != 0;
         if (!ready) stop_timer(c);
     }
-    if (!ready) make(c);
+    if (!ready) make_call(c);
     if (owns && c.stop.where == position::system_call && static_cast<long>(area.result) > 0)
         begin_turn(c, a[0], a[1], static_cast<unsigned>(area.result));
 }
@@ -383,25 +383,24 @@ void report_error(descriptor& d, std::uint64_t number, const std::uint64_t* a,
     }
 }
 
-void make_process(context& c, void (*make)(context&), std::uint64_t flags) {
+void make_process(context& c, std::uint64_t flags) {
     const bool thread = flags & CLONE_THREAD;
-    if (thread && (flags & CLONE_FILES)) return make(c);
+    if (thread && (flags & CLONE_FILES)) return make_call(c);
     hold_turns();
     end_other_turns(c);
     the_descriptors.share_all();
     // Threads with descriptors of their own, and processes that share this memory and go on beside it.
     const bool for_good = thread || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM;
     if (for_good) syscall::answer_outside(syscall::served::event_loops);
-    make(c);
+    make_call(c);
     // In the child nothing is held.
     if (c.stop.where != position::application && !for_good) release_turns();
 }
 
-}  // namespace
-
-void around_call(context& c, void (*make)(context&)) {
+/// Carries out the call in `c`, and what it means for turns.
+void make_with_turns(context& c) {
     // The child of a vfork has descriptors of its own, and no turn is under way.
-    if (c.thread.shares_memory_only) return make(c);
+    if (c.thread.shares_memory_only) return make_call(c);
     arch::guest_area& area = *c.kernel_area;
     const std::uint64_t number = static_cast<std::uint32_t>(area.number);
     const std::uint64_t a[6] = {area.arguments[0], area.arguments[1], area.arguments[2],
@@ -409,8 +408,8 @@ void around_call(context& c, void (*make)(context&)) {
     end_turn(c);
     const concern about = concern_of(number);
     if (about != concern::nothing) look_at_descriptors(c, number, a);
-    if (about == concern::everything && other_turns_under_way(c)) end_other_turns(c);
-    if (is_wait(number, a)) return wait_for_loop(c, make, a);
+    if (about == concern::everything) end_other_turns(c);
+    if (is_wait(number, a)) return wait_for_loop(c, a);
     if (is_wait_with_mask(number) && !owns_loop(c, a[0])) end_other_turns(c);
     if (c.loop.timer_runs && !cannot_wait(number, a)) stop_timer(c);
     switch (number) {
@@ -418,7 +417,7 @@ void around_call(context& c, void (*make)(context&)) {
         case __NR_vfork:
         case __NR_clone:
         case __NR_clone3:
-            return make_process(c, make, clone_flags(number, a));
+            return make_process(c, clone_flags(number, a));
         default:
             break;
     }
@@ -428,11 +427,17 @@ void around_call(context& c, void (*make)(context&)) {
         return;
     }
     prepare(c, number, a);
-    make(c);
+    make_call(c);
     if (c.stop.where != position::system_call) return;
     if (d && d->error) [[unlikely]]
         report_error(*d, number, a, area.result);
     if (static_cast<long>(area.result) >= 0) note(c, number, a, area.result);
+}
+
+}  // namespace
+
+void on_system_call(context& c) {
+    syscall::take_call(c, make_with_turns);
 }
 
 }  // namespace xos::loops

@@ -1,5 +1,4 @@
-// The host side of turns. Every system call of the application that leaves the guest passes through
-// around_call() while event loops are batched.
+// The host side of turns.
 #pragma once
 
 #include "libxos/cell/cell.hpp"
@@ -7,11 +6,11 @@
 namespace xos::loops {
 
 /// Once, when the cell has started: its system arena has room for turns.
-void start();
+base::outcome start();
 
-/// A hook of syscall/: carries out the call in `c` by `make`, after ending the turns that it
-/// concerns. A call that waits for an event loop begins one.
-void around_call(cell::context& c, void (*make)(cell::context&));
+/// A hook of the run loop in place of syscall::on_system_call(): ends the turns that the call
+/// concerns before it is made. A call that waits for an event loop begins one.
+void on_system_call(cell::context& c);
 
 /// A hook of the run loop: ends a turn that has lasted for a whole interval of the timer.
 void on_timer(cell::context& c);
@@ -34,7 +33,6 @@ void give_back_turn(cell::context& c);
 /// Between the two no turn begins.
 void hold_turns();
 void release_turns();
-bool other_turns_under_way(const cell::context& c);
 
 // timer_host.cpp
 /// False: the thread has no timer, or blocks its signal.

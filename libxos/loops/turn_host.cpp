@@ -1,6 +1,7 @@
 // The beginning and the end of a turn.
 #include <asm/ioctls.h>
 #include <linux/eventpoll.h>
+#include <linux/poll.h>
 #include <linux/sockios.h>
 
 #include "libxos/base/errno.hpp"
@@ -17,16 +18,19 @@ using cell::context;
 
 namespace {
 
-/// More than 0: no turn begins.
-std::atomic<unsigned> holds = 0;
+constexpr std::uint64_t truncate = 0x20, peek = 0x2;  // MSG_TRUNC, MSG_PEEK
 
-constexpr long truncate = 0x20, peek = 0x2, dont_wait = 0x40, no_signal = 0x4000;
+/// recvfrom or sendto, without an address.
+long transfer(long call, std::uint32_t number, const void* bytes, std::uint64_t n,
+              std::uint64_t flags) {
+    return raw_syscall(call, number, as_long(bytes), static_cast<long>(n),
+                       static_cast<long>(flags | dont_wait), 0, 0);
+}
 
 /// Takes what the program has read out of the socket. The bytes are there: nobody else reads it.
 void take_out(std::uint32_t number, std::uint64_t n) {
     while (n > 0) {
-        const long taken =
-            raw_syscall(__NR_recvfrom, number, 0, static_cast<long>(n), truncate | dont_wait, 0, 0);
+        const long taken = transfer(__NR_recvfrom, number, nullptr, n, truncate);
         if (taken == -base::error::intr) continue;
         if (taken <= 0) return;
         n -= static_cast<std::uint64_t>(taken);
@@ -36,16 +40,12 @@ void take_out(std::uint32_t number, std::uint64_t n) {
 /// The socket had room when the turn began. Only a machine that is out of memory lets it wait here.
 void send(std::uint32_t number, const std::uint8_t* from, std::uint64_t n) {
     while (n > 0) {
-        const long sent = raw_syscall(__NR_sendto, number, as_long(from), static_cast<long>(n),
-                                      dont_wait | no_signal, 0, 0);
+        const long sent = transfer(__NR_sendto, number, from, n, no_signal);
         if (sent > 0) {
             from += sent;
             n -= static_cast<std::uint64_t>(sent);
         } else if (sent == -base::error::again) {
-            struct {
-                int descriptor;
-                short events, returned;
-            } room = {static_cast<int>(number), 4 /* POLLOUT */, 0};
+            pollfd room{static_cast<int>(number), POLLOUT, 0};
             raw_syscall(__NR_poll, as_long(&room), 1, -1);
         } else if (sent != -base::error::intr) {
             // The peer is gone. EPIPE is what Linux says again, the others it says once.
@@ -56,17 +56,9 @@ void send(std::uint32_t number, const std::uint8_t* from, std::uint64_t n) {
     }
 }
 
-std::uint32_t reference_of(const slot& s) {
-    const auto offset =
-        reinterpret_cast<std::uint64_t>(&s) - reinterpret_cast<std::uint64_t>(the_turns.turns);
-    const auto in_turn = offset % sizeof(turn) - offsetof(turn, slots);
-    return static_cast<std::uint32_t>(1 + offset / sizeof(turn) * slots_in_turn +
-                                      in_turn / sizeof(slot));
-}
-
 /// Unless another slot has taken its place.
 void forget_place(const slot& s) {
-    std::uint32_t present = reference_of(s);
+    std::uint32_t present = s.reference;
     the_turns.slot_of[s.descriptor].compare_exchange_strong(present, 0);
 }
 
@@ -85,7 +77,7 @@ void settle(slot& s) {
 }
 
 turn* turn_of(context& c) {
-    if (c.loop.turn || !the_turns.slot_of) return c.loop.turn;
+    if (c.loop.turn) return c.loop.turn;
     for (unsigned i = 0; i < most_turns; i++) {
         turn& t = the_turns.turns[i];
         if (__atomic_exchange_n(&t.busy, 1, __ATOMIC_ACQ_REL)) continue;
@@ -96,7 +88,7 @@ turn* turn_of(context& c) {
 }
 
 void settle_all(turn& t) {
-    const unsigned count = t.count.load(std::memory_order_acquire);
+    const unsigned count = t.count.load(std::memory_order_seq_cst);
     for (unsigned i = 0; i < count; i++) settle(t.slots[i]);
 }
 
@@ -116,8 +108,7 @@ bool prepare(slot& s, const epoll_event& event, std::uint64_t loop, std::uint32_
     descriptor* const d = the_descriptors.socket_of(loop, event.data, number);
     if (!d || !the_descriptors.is_stream(*d, number, vcpu)) return false;
     const std::uint32_t version = d->version;
-    const long n =
-        raw_syscall(__NR_recvfrom, number, as_long(s.in), slot_bytes, peek | dont_wait, 0, 0);
+    const long n = transfer(__NR_recvfrom, number, s.in, slot_bytes, peek);
     // A full slot: there is more, and one large read is better than two.
     if (n <= 0 || n == slot_bytes) return false;
     int unsent = 1;
@@ -127,11 +118,11 @@ bool prepare(slot& s, const epoll_event& event, std::uint64_t loop, std::uint32_
     s.non_blocking = d->non_blocking;
     s.may_say_empty = news_is_reported(*d, event.events);
     s.may_keep = unsent == 0;
-    the_turns.slot_of[number].store(reference_of(s), std::memory_order_seq_cst);
+    the_turns.slot_of[number].store(s.reference, std::memory_order_seq_cst);
     // From here on another thread may close the slot.
     s.word.store(0, std::memory_order_seq_cst);
     if (d->version == version && d->kind == descriptor_kind::stream &&
-        d->generation == the_descriptors.generation && holds == 0)
+        d->generation == the_descriptors.generation && the_turns.holds == 0)
         return true;
     settle(s);
     return false;
@@ -139,24 +130,28 @@ bool prepare(slot& s, const epoll_event& event, std::uint64_t loop, std::uint32_
 
 }  // namespace
 
-void start() {
+base::outcome start() {
     static_assert(sizeof(turn) * most_turns + most_descriptors * sizeof(std::uint32_t) +
                       2 * page_size <=
                   cell::event_loop_bytes);
     auto& arena = cell::the_cell.arena;
     const hva turns = arena.allocate_kernel(sizeof(turn) * most_turns);
     const hva references = arena.allocate_kernel(most_descriptors * sizeof(std::uint32_t));
-    if (!turns.value || !references.value) return;
+    if (!turns.value || !references.value) return {base::step::reserve_memory, base::error::nomem};
     the_turns.turns = reinterpret_cast<turn*>(turns.value);
-    for (unsigned i = 0; i < most_turns; i++) {
-        for (slot& s : the_turns.turns[i].slots) s.word = progress::closed | progress::settled;
-    }
     the_turns.slot_of = reinterpret_cast<std::atomic<std::uint32_t>*>(references.value);
+    std::uint32_t reference = 0;
+    for (unsigned i = 0; i < most_turns; i++) {
+        for (slot& s : the_turns.turns[i].slots) {
+            s.reference = ++reference;
+            s.word = progress::closed | progress::settled;
+        }
+    }
+    return base::success;
 }
 
 void forget_turns() {
-    holds = 0;
-    if (!the_turns.slot_of) return;
+    the_turns.holds = 0;
     for (unsigned i = 0; i < most_turns; i++) {
         turn& t = the_turns.turns[i];
         if (!t.busy) continue;
@@ -172,7 +167,7 @@ void forget_turns() {
 
 void begin_turn(context& c, std::uint64_t loop, std::uint64_t events, unsigned count) {
     turn* const t = turn_of(c);
-    if (!t || holds != 0 || c.native.running) return;
+    if (!t || the_turns.holds != 0 || c.native.running) return;
     c.loop.seen_by_timer = false;
     unsigned used = 0;
     bool keeps = false;
@@ -199,17 +194,7 @@ void end_turn(context& c) {
     t->count.store(0, std::memory_order_release);
 }
 
-bool other_turns_under_way(const context& c) {
-    if (!the_turns.slot_of) return false;
-    for (unsigned i = 0; i < most_turns; i++) {
-        const turn& t = the_turns.turns[i];
-        if (&t != c.loop.turn && t.count.load(std::memory_order_seq_cst)) return true;
-    }
-    return false;
-}
-
 void end_other_turns(const context& c) {
-    if (!the_turns.slot_of) return;
     for (unsigned i = 0; i < most_turns; i++) {
         if (&the_turns.turns[i] != c.loop.turn) settle_all(the_turns.turns[i]);
     }
@@ -217,7 +202,7 @@ void end_other_turns(const context& c) {
 
 void settle_descriptor(std::uint64_t number) {
     const auto n = static_cast<std::uint32_t>(number);
-    if (n >= most_descriptors || !the_turns.slot_of) return;
+    if (n >= most_descriptors) return;
     if (const std::uint32_t reference = the_turns.slot_of[n].load(std::memory_order_seq_cst))
         settle(the_turns.at(reference));
 }
@@ -230,10 +215,10 @@ void give_back_turn(context& c) {
 }
 
 void hold_turns() {
-    holds++;
+    the_turns.holds++;
 }
 void release_turns() {
-    holds--;
+    the_turns.holds--;
 }
 
 }  // namespace xos::loops

@@ -36,8 +36,12 @@ struct progress {
     static constexpr std::uint64_t bytes_written(std::uint64_t word) { return word >> 16 & 0xffff; }
 };
 
+// MSG_DONTWAIT, MSG_NOSIGNAL.
+inline constexpr std::uint64_t dont_wait = 0x40, no_signal = 0x4000;
+
 struct slot {
     std::atomic<std::uint64_t> word;
+    std::uint32_t reference;  ///< 1 + its number among all turns' slots
     std::uint32_t descriptor;
     std::uint32_t length;  ///< bytes in `in`
     bool non_blocking;
@@ -53,11 +57,11 @@ struct turn {
     slot slots[slots_in_turn];
 };
 
-/// In the kernel part of the system arena, which is always mapped. Null until a turn is possible.
 struct turn_memory {
+    // Both arrays lie in the kernel part of the system arena, which is always mapped.
     turn* turns = nullptr;
-    /// By descriptor: 1 + the number of its slot among all turns', or 0.
-    std::atomic<std::uint32_t>* slot_of = nullptr;
+    std::atomic<std::uint32_t>* slot_of = nullptr;  ///< by descriptor: slot::reference, or 0
+    std::atomic<unsigned> holds = 0;                ///< more than 0: no turn begins
 
     slot& at(std::uint32_t reference) const {
         const std::uint32_t number = reference - 1;

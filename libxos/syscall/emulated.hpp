@@ -16,6 +16,9 @@ emulation emulation_of(std::uint64_t number);
 
 /// A hook of the run loop.
 void on_system_call(cell::context& c);
+/// The same for a call that `make` carries out, by make_call() in the end.
+void take_call(cell::context& c, void (*make)(cell::context&));
+void make_call(cell::context& c);
 
 // refused_host.cpp
 long refused(cell::context& c, const std::uint64_t* a);

@@ -125,8 +125,6 @@ emulation emulation_of(std::uint64_t number) {
     return number < table_size ? emulations.by_number[number] : nullptr;
 }
 
-namespace {
-
 void make_call(context& c) {
     arch::guest_area& area = *c.kernel_area;
     const std::uint64_t number = static_cast<std::uint32_t>(area.number);  // as Linux interprets it
@@ -149,21 +147,18 @@ void make_call(context& c) {
     area.result = static_cast<std::uint64_t>(result);
 }
 
-void make_in_turn(context& c) {
-    the_cell.hooks.around_call(c, make_call);
-}
-
-}  // namespace
-
-void on_system_call(context& c) {
+void take_call(context& c, void (*make)(context&)) {
     if (c.signals.pending) {
         c.stop.where = position::taken_back;
         return;
     }
-    void (*const make)(context&) = the_cell.hooks.around_call ? make_in_turn : make_call;
     if (tracing()) [[unlikely]]
         return trace_call(c, make);
     make(c);
+}
+
+void on_system_call(context& c) {
+    take_call(c, make_call);
 }
 
 long forward(context& c, std::uint64_t number, const std::uint64_t* a) {

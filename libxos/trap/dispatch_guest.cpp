@@ -3,12 +3,9 @@
 // The path of a page fault on a view to its handler and back is optimised to the instruction
 // (bench: trap/fault-map); everything else is out of line.
 #include "libxos/arch/guest_area.hpp"
+#include "libxos/cell/stubs.hpp"
 #include "libxos/trap/dispatch.hpp"
 #include "libxos/trap/handlers.hpp"
-
-extern "C" {
-extern const char xos_copy_insn[], xos_copy_stopped[];
-}
 
 namespace xos::trap {
 
@@ -53,7 +50,7 @@ bool settled_by_vector_handlers(guest_area& area, trap_frame& frame) {
 
 /// Whether libxos copies the program's memory (arch/copy_guest.S).
 bool is_copying(const trap_frame& frame) {
-    return frame.rip == reinterpret_cast<std::uint64_t>(xos_copy_insn);
+    return frame.rip == cell::address_of(xos_copy_insn);
 }
 
 [[gnu::noinline]] bool settle_page_fault(guest_area& area, trap_frame& frame, bool from_linux,
@@ -80,7 +77,7 @@ bool is_copying(const trap_frame& frame) {
         settle_page_fault(area, frame, from_linux, range_declined))
         return;
     if (is_copying(frame)) {
-        frame.rip = reinterpret_cast<std::uint64_t>(xos_copy_stopped);
+        frame.rip = cell::address_of(xos_copy_stopped);
         return;
     }
     if (!interrupted_kernel && settled_by_vector_handlers(area, frame)) return;

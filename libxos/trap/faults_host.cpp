@@ -5,10 +5,6 @@
 #include "libxos/trap/hop.hpp"
 #include "libxos/trap/signals.hpp"
 
-extern "C" {
-extern const char xos_copy_insn[], xos_copy_stopped[];
-}
-
 namespace xos::trap {
 
 using cell::context;
